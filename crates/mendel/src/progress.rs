@@ -1,0 +1,40 @@
+//! What a run tells while it works. The library knows nothing of terminals: it reports, an [`Observer`] shows.
+
+use std::path::Path;
+
+use crate::arm::Arm;
+
+/// Something worth showing.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// A stage that counts begins: `what` is "Reading train.jsonl.gz", "Tokenising", "Training genetic", …
+    /// `total` is in `unit`s ("rows", "pairs", "texts", "steps") and absent where it is not known.
+    StageStarted { what: String, unit: &'static str, total: Option<u64> },
+    /// The current stage has done so many units in all.
+    StageAdvanced { done: u64 },
+    /// The current stage is over.
+    StageFinished,
+    /// A training step of the current stage was logged (every `log_steps`).
+    Step { arm: Arm, step: u64, total: u64, loss: f64, learning_rate: f64, pairs_per_second: f64 },
+    /// An evaluation ended.
+    Evaluated { arm: Arm, step: u64, mrr_at_10: f64, ndcg_at_10: f64 },
+    /// A checkpoint stands complete on disk.
+    Saved { path: &'a Path },
+    /// Something the user should know that does not stop the run.
+    Warning(String),
+    /// Something worth a line: what was loaded, from where, how much.
+    Note(String),
+}
+
+/// Shows what a run reports.
+pub trait Observer {
+    /// Takes note of one event. Must return soon: the run waits for it.
+    fn observe(&mut self, event: Event<'_>);
+}
+
+/// Shows nothing.
+pub struct Silent;
+
+impl Observer for Silent {
+    fn observe(&mut self, _: Event<'_>) {}
+}

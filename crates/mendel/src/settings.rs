@@ -1,0 +1,172 @@
+//! Every setting that decides a run, with its default: one definition for library, file and command line.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::arm::Arm;
+use crate::attention::Genetic;
+
+/// How token vectors become one vector for a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "kebab-case")]
+pub enum Pooling {
+    /// The mean over the text's tokens.
+    #[default]
+    Mean,
+    /// The first token's vector.
+    Cls,
+    /// The largest value of each feature over the text's tokens.
+    Max,
+}
+
+/// The training objective.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "kebab-case")]
+pub enum Loss {
+    /// Query to passage.
+    #[default]
+    InfoNce,
+    /// The mean of query to passage and passage to query.
+    Symmetric,
+}
+
+/// The course of the learning rate after the warm-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "kebab-case")]
+pub enum LrSchedule {
+    /// Straight down to 0 at the last step.
+    #[default]
+    Linear,
+    /// No decay.
+    Constant,
+    /// Half a cosine down to 0 at the last step.
+    Cosine,
+}
+
+/// The settings in force for a run. `config.toml` in the artefacts is this, serialised.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
+pub struct Settings {
+    /// A folder in the Transformers layout, or `demo-tiny`.
+    pub model: String,
+    /// Keep the model's architecture and tokenizer, draw its weights.
+    pub from_scratch: bool,
+    /// `demo`, or a file or folder of training pairs.
+    pub dataset: String,
+    /// Held-out pairs; without it every tenth query of `dataset` is held out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eval_dataset: Option<String>,
+    /// The share of unusable rows above which the run refuses to start.
+    pub max_bad_rows: f64,
+    /// Longest text in tokens, `[CLS]` and `[SEP]` included.
+    pub max_seq_len: usize,
+    /// Pairs per optimizer step.
+    pub batch_size: usize,
+    /// Peak learning rate of AdamW.
+    pub learning_rate: f64,
+    /// Steps over which the learning rate rises from 0.
+    pub warmup_steps: u64,
+    /// The course after the warm-up.
+    pub lr_schedule: LrSchedule,
+    /// Passes over the training pairs.
+    pub epochs: u64,
+    /// Ends training early, and is then the schedule's last step.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_steps: Option<u64>,
+    /// Decoupled weight decay; biases and norms have none.
+    pub weight_decay: f64,
+    /// Gradients whose global norm is larger are scaled down to it.
+    pub max_grad_norm: f64,
+    /// Probability of dropping an activation or attention weight; without it, as the model's configuration says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dropout: Option<f64>,
+    /// Similarities are divided by it.
+    pub temperature: f64,
+    /// How token vectors become one.
+    pub pooling: Pooling,
+    /// The objective.
+    pub loss: Loss,
+    /// Text put before each query.
+    pub query_prefix: String,
+    /// Text put before each passage.
+    pub passage_prefix: String,
+    /// Extra passages per query from the dataset's own non-selected ones.
+    pub hard_negatives: usize,
+    /// A checkpoint is written every so many steps, and at the end.
+    pub save_steps: u64,
+    /// An evaluation runs every so many steps, and at the end.
+    pub eval_steps: u64,
+    /// A line of history every so many steps.
+    pub log_steps: u64,
+    /// Older checkpoints are removed.
+    pub keep_checkpoints: usize,
+    /// What is trained: `standard`, `genetic`, either with `+qk-norm`.
+    pub arms: Vec<Arm>,
+    /// The genetic part of the genetic arms.
+    #[serde(flatten)]
+    pub genetic: Genetic,
+    /// Grouped-query attention: key and value heads; without it as many as query heads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub n_kv_heads: Option<usize>,
+    /// Latent attention: width the input is projected to before queries, keys and values.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub in_proj_dim: Option<usize>,
+    /// RMS norm with a learned gain on each head's queries and keys, in every arm.
+    pub qk_norm: bool,
+    /// Each position sees itself and those before it, in every arm.
+    pub causal: bool,
+    /// Decides initial weights, order of the data and every random draw.
+    pub seed: u64,
+    /// `auto` or `cpu`.
+    pub device: String,
+    /// `auto` or `f32`.
+    pub precision: String,
+    /// CPU threads; 0 is all.
+    pub threads: usize,
+    /// Where the artefacts go.
+    pub output_dir: PathBuf,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            model: "bert-base-uncased".into(),
+            from_scratch: false,
+            dataset: "msmarco-v2.1".into(),
+            eval_dataset: None,
+            max_bad_rows: 0.01,
+            max_seq_len: 512,
+            batch_size: 8,
+            learning_rate: 2e-5,
+            warmup_steps: 100,
+            lr_schedule: LrSchedule::Linear,
+            epochs: 1,
+            max_steps: None,
+            weight_decay: 0.01,
+            max_grad_norm: 1.0,
+            dropout: None,
+            temperature: 0.05,
+            pooling: Pooling::Mean,
+            loss: Loss::InfoNce,
+            query_prefix: String::new(),
+            passage_prefix: String::new(),
+            hard_negatives: 0,
+            save_steps: 500,
+            eval_steps: 500,
+            log_steps: 10,
+            keep_checkpoints: 3,
+            arms: vec![Arm::STANDARD, Arm::GENETIC],
+            genetic: Genetic::default(),
+            n_kv_heads: None,
+            in_proj_dim: None,
+            qk_norm: false,
+            causal: false,
+            seed: 42,
+            device: "auto".into(),
+            precision: "auto".into(),
+            threads: 0,
+            output_dir: "artefacts".into(),
+        }
+    }
+}
