@@ -1,0 +1,138 @@
+//! Gene fitness of each sequence and head (docs/genetic-attention.md, sections 1, 4 and 5).
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::math::{self, vectorised};
+use super::parallel::SharedMatrix;
+use crate::ops::gene_fitness::GeneFitness;
+use crate::sequences::Sequences;
+use crate::tensor::Tensor;
+
+/// `u = 1 / (M + ½)` and, head by head, `γ = u / Σ u`, from the gene means `M` in `inverse`.
+#[inline(always)]
+pub fn fitness_of_means(head_dim: usize, inverse: &mut [f32], fitness: &mut [f32]) {
+    for (u, gamma) in inverse.chunks_exact_mut(head_dim).zip(fitness.chunks_exact_mut(head_dim)) {
+        u.iter_mut().for_each(|m| *m = 1.0 / (*m + 0.5));
+        let sum = math::sum(u);
+        for (gamma, &u) in gamma.iter_mut().zip(&*u) {
+            *gamma = u / sum;
+        }
+    }
+}
+
+/// `dM = u γ (Σ_s γ_s dγ_s − dγ)`, head by head, in place of `dγ`.
+#[inline(always)]
+fn means_gradient(head_dim: usize, inverse: &[f32], fitness: &[f32], dfitness: &mut [f32]) {
+    let heads = inverse.chunks_exact(head_dim).zip(fitness.chunks_exact(head_dim));
+    for ((u, gamma), d) in heads.zip(dfitness.chunks_exact_mut(head_dim)) {
+        let mean = math::dot(gamma, d);
+        for ((d, &u), &gamma) in d.iter_mut().zip(u).zip(gamma) {
+            *d = u * gamma * (mean - *d);
+        }
+    }
+}
+
+/// The rows of `fitness` that belong to sequence `s`: one, or one per token.
+fn fitness_rows(sequences: &Sequences, s: usize, causal: bool) -> Range<usize> {
+    if causal { sequences.range(s) } else { s..s + 1 }
+}
+
+pub fn forward(
+    values: &Tensor,
+    sequences: &Sequences,
+    options: &GeneFitness,
+    fitness: &mut Tensor,
+    inverse: &mut Tensor,
+) {
+    let GeneFitness { head_dim, causal, ref ancestry } = *options;
+    let columns = values.columns();
+    let values = values.data();
+    let fitness = SharedMatrix::new(fitness.data_mut(), columns);
+    let inverse = SharedMatrix::new(inverse.data_mut(), columns);
+    (0..sequences.len()).into_par_iter().for_each(|s| {
+        let (tokens, rows) = (sequences.range(s), fitness_rows(sequences, s, causal));
+        // SAFETY: each sequence has rows of its own.
+        let (mut fitness, mut inverse) =
+            unsafe { (fitness.block(rows.clone(), 0..columns), inverse.block(rows, 0..columns)) };
+        vectorised(
+            #[inline(always)]
+            || {
+                let mut sums = vec![0.0; columns];
+                for (position, token) in tokens.clone().enumerate() {
+                    let row = &values[token * columns..][..columns];
+                    match ancestry {
+                        Some(shares) => add_expression(row, &shares.data()[token * columns..], &mut sums),
+                        None => sums.iter_mut().zip(row).for_each(|(sum, &x)| *sum += math::sigmoid(x)),
+                    }
+                    if causal || token + 1 == tokens.end {
+                        let index = if causal { position } else { 0 };
+                        let share = if ancestry.is_some() { 1.0 } else { 1.0 / (position + 1) as f32 };
+                        for (mean, &sum) in inverse.row(index).iter_mut().zip(&sums) {
+                            *mean = sum * share;
+                        }
+                        fitness_of_means(head_dim, inverse.row(index), fitness.row(index));
+                    }
+                }
+            },
+        );
+    });
+}
+
+/// `sums += share ⊙ σ(values)`
+#[inline(always)]
+fn add_expression(values: &[f32], shares: &[f32], sums: &mut [f32]) {
+    for ((sum, &x), &share) in sums.iter_mut().zip(values).zip(shares) {
+        *sum += share * math::sigmoid(x);
+    }
+}
+
+pub fn backward(
+    values: &Tensor,
+    sequences: &Sequences,
+    options: &GeneFitness,
+    [fitness, inverse]: [&Tensor; 2],
+    dfitness: &Tensor,
+    dvalues: &mut Tensor,
+) {
+    let GeneFitness { head_dim, causal, ref ancestry } = *options;
+    let columns = values.columns();
+    let (values, fitness, inverse, dfitness) = (values.data(), fitness.data(), inverse.data(), dfitness.data());
+    let dvalues = SharedMatrix::new(dvalues.data_mut(), columns);
+    (0..sequences.len()).into_par_iter().for_each(|s| {
+        let (tokens, rows) = (sequences.range(s), fitness_rows(sequences, s, causal));
+        // SAFETY: each sequence has rows of its own.
+        let mut dvalues = unsafe { dvalues.block(tokens.clone(), 0..columns) };
+        vectorised(
+            #[inline(always)]
+            || {
+                let mut dmeans = vec![0.0; columns];
+                let mut dprefix = vec![0.0; columns];
+                for (position, token) in tokens.clone().enumerate().rev() {
+                    if causal || token + 1 == tokens.end {
+                        let row = (if causal { token } else { rows.start }) * columns;
+                        let of_row = row..row + columns;
+                        dprefix.copy_from_slice(&dfitness[of_row.clone()]);
+                        means_gradient(head_dim, &inverse[of_row.clone()], &fitness[of_row], &mut dprefix);
+                        let share = if ancestry.is_some() { 1.0 } else { 1.0 / (position + 1) as f32 };
+                        for (sum, &d) in dmeans.iter_mut().zip(&dprefix) {
+                            *sum += d * share;
+                        }
+                    }
+                    let row = &values[token * columns..][..columns];
+                    for ((dvalue, &x), &dmean) in dvalues.row(position).iter_mut().zip(row).zip(&dmeans) {
+                        let p = math::sigmoid(x);
+                        *dvalue = dmean * p * (1.0 - p);
+                    }
+                    if let Some(shares) = ancestry {
+                        for (dvalue, &share) in dvalues.row(position).iter_mut().zip(&shares.data()[token * columns..])
+                        {
+                            *dvalue *= share;
+                        }
+                    }
+                }
+            },
+        );
+    });
+}

@@ -1,0 +1,230 @@
+//! The CPU kernels, one file per operation.
+//!
+//! Parallel work is cut into parts whose bounds depend on the shapes alone, and partial sums are added in the order of
+//! the parts, so that results do not depend on the number of threads.
+
+mod adamw;
+mod attention;
+mod dropout;
+mod elementwise;
+mod embedding;
+mod evolve;
+mod gene_fitness;
+mod info_nce;
+mod l2_normalize;
+mod layer_norm;
+mod math;
+mod matmul;
+mod modulate;
+mod parallel;
+mod pool;
+mod rms_norm;
+mod softmax;
+
+use crate::kernels::{AdamWUpdate, Binary, Kernels, Matrix, Unary};
+use crate::ops::attention::Attention;
+use crate::ops::evolve::Evolve;
+use crate::ops::gene_fitness::GeneFitness;
+use crate::ops::info_nce::InfoNce;
+use crate::ops::modulate::Modulate;
+use crate::ops::pool::Pooling;
+use crate::optim::AdamW;
+use crate::random::Site;
+use crate::sequences::Sequences;
+use crate::tensor::{Ids, Tensor};
+
+/// The CPU.
+pub struct Cpu;
+
+impl Kernels for Cpu {
+    fn name(&self) -> &'static str {
+        "cpu"
+    }
+
+    fn accumulate(&self, x: &Tensor, sum: &mut Tensor) {
+        elementwise::accumulate(x, sum);
+    }
+
+    fn scale(&self, x: &Tensor, factor: f32, out: &mut Tensor) {
+        elementwise::scale(x, factor, out);
+    }
+
+    fn unary(&self, function: Unary, x: &Tensor, out: &mut Tensor) {
+        elementwise::unary(function, x, out);
+    }
+
+    fn unary_backward(&self, function: Unary, x: &Tensor, dy: &Tensor, dx: &mut Tensor) {
+        elementwise::unary_backward(function, x, dy, dx);
+    }
+
+    fn binary(&self, function: Binary, a: &Tensor, b: &Tensor, out: &mut Tensor) {
+        elementwise::binary(function, a, b, out);
+    }
+
+    fn reduce(&self, x: &Tensor, out: &mut Tensor) {
+        elementwise::reduce(x, out);
+    }
+
+    fn matmul(&self, a: Matrix<'_>, b: Matrix<'_>, bias: Option<&Tensor>, out: &mut Tensor) {
+        matmul::matmul(a, b, bias, out);
+    }
+
+    fn softmax(&self, x: &Tensor, out: &mut Tensor) {
+        softmax::forward(x, out);
+    }
+
+    fn softmax_backward(&self, y: &Tensor, dy: &Tensor, dx: &mut Tensor) {
+        softmax::backward(y, dy, dx);
+    }
+
+    fn embedding_sum(&self, parts: &[(&Ids, &Tensor)], out: &mut Tensor) {
+        embedding::forward(parts, out);
+    }
+
+    fn embedding_backward(&self, ids: &Ids, dy: &Tensor, dtable: &mut Tensor) {
+        embedding::backward(ids, dy, dtable);
+    }
+
+    fn layer_norm(
+        &self,
+        x: &Tensor,
+        gain: &Tensor,
+        bias: &Tensor,
+        epsilon: f32,
+        y: &mut Tensor,
+        statistics: &mut Tensor,
+    ) {
+        layer_norm::forward(x, gain, bias, epsilon, y, statistics);
+    }
+
+    fn layer_norm_backward(
+        &self,
+        x: &Tensor,
+        gain: &Tensor,
+        statistics: &Tensor,
+        dy: &Tensor,
+        gradients: [&mut Tensor; 3],
+    ) {
+        layer_norm::backward(x, gain, statistics, dy, gradients);
+    }
+
+    fn rms_norm(&self, x: &Tensor, gain: &Tensor, epsilon: f32, y: &mut Tensor, inverse_rms: &mut Tensor) {
+        rms_norm::forward(x, gain, epsilon, y, inverse_rms);
+    }
+
+    fn rms_norm_backward(
+        &self,
+        x: &Tensor,
+        gain: &Tensor,
+        inverse_rms: &Tensor,
+        dy: &Tensor,
+        gradients: [&mut Tensor; 2],
+    ) {
+        rms_norm::backward(x, gain, inverse_rms, dy, gradients);
+    }
+
+    fn dropout(&self, x: &Tensor, sequences: &Sequences, probability: f32, site: Site, out: &mut Tensor) {
+        dropout::dropout(x, sequences, probability, site, out);
+    }
+
+    fn attention(
+        &self,
+        qkv: [&Tensor; 3],
+        sequences: &Sequences,
+        options: &Attention,
+        out: &mut Tensor,
+        lse: &mut Tensor,
+    ) {
+        attention::forward(qkv, sequences, options, out, lse);
+    }
+
+    fn attention_backward(
+        &self,
+        qkv: [&Tensor; 3],
+        sequences: &Sequences,
+        options: &Attention,
+        lse: &Tensor,
+        dout: &Tensor,
+        gradients: [&mut Tensor; 3],
+    ) {
+        attention::backward(qkv, sequences, options, lse, dout, gradients);
+    }
+
+    fn evolve(&self, values: &Tensor, sequences: &Sequences, options: &Evolve, ancestry: &mut Tensor) {
+        evolve::evolve(values, sequences, options, ancestry);
+    }
+
+    fn gene_fitness(
+        &self,
+        values: &Tensor,
+        sequences: &Sequences,
+        options: &GeneFitness,
+        fitness: &mut Tensor,
+        inverse: &mut Tensor,
+    ) {
+        gene_fitness::forward(values, sequences, options, fitness, inverse);
+    }
+
+    fn gene_fitness_backward(
+        &self,
+        values: &Tensor,
+        sequences: &Sequences,
+        options: &GeneFitness,
+        saved: [&Tensor; 2],
+        dfitness: &Tensor,
+        dvalues: &mut Tensor,
+    ) {
+        gene_fitness::backward(values, sequences, options, saved, dfitness, dvalues);
+    }
+
+    fn modulate(&self, x: &Tensor, fitness: &Tensor, sequences: &Sequences, options: &Modulate, out: &mut Tensor) {
+        modulate::forward(x, fitness, sequences, options, out);
+    }
+
+    fn modulate_backward(
+        &self,
+        x: &Tensor,
+        fitness: &Tensor,
+        sequences: &Sequences,
+        options: &Modulate,
+        dout: &Tensor,
+        gradients: [&mut Tensor; 2],
+    ) {
+        modulate::backward(x, fitness, sequences, options, dout, gradients);
+    }
+
+    fn pool(&self, x: &Tensor, sequences: &Sequences, pooling: Pooling, out: &mut Tensor, argmax: &mut Ids) {
+        pool::forward(x, sequences, pooling, out, argmax);
+    }
+
+    fn pool_backward(&self, dout: &Tensor, sequences: &Sequences, pooling: Pooling, argmax: &Ids, dx: &mut Tensor) {
+        pool::backward(dout, sequences, pooling, argmax, dx);
+    }
+
+    fn l2_normalize(&self, x: &Tensor, out: &mut Tensor, norms: &mut Tensor) {
+        l2_normalize::forward(x, out, norms);
+    }
+
+    fn l2_normalize_backward(&self, y: &Tensor, norms: &Tensor, dy: &Tensor, dx: &mut Tensor) {
+        l2_normalize::backward(y, norms, dy, dx);
+    }
+
+    fn info_nce(&self, scores: &Tensor, options: &InfoNce, loss: &mut Tensor, dscores: &mut Tensor) {
+        info_nce::info_nce(scores, options, loss, dscores);
+    }
+
+    fn adamw(
+        &self,
+        options: &AdamW,
+        update: AdamWUpdate,
+        gradient: &Tensor,
+        parameter: &mut Tensor,
+        moments: [&mut Tensor; 2],
+    ) {
+        adamw::adamw(options, update, gradient, parameter, moments);
+    }
+
+    fn sum_of_squares(&self, x: &Tensor) -> f64 {
+        adamw::sum_of_squares(x)
+    }
+}

@@ -1,0 +1,115 @@
+//! The modulation of attention's output by gene fitness (docs/genetic-attention.md, section 2).
+
+use rayon::prelude::*;
+
+use super::math::vectorised;
+use super::parallel::SharedMatrix;
+use crate::ops::modulate::Modulate;
+use crate::sequences::Sequences;
+use crate::tensor::Tensor;
+
+/// How rows and heads of `x` find their fitness.
+struct Layout {
+    columns: usize,
+    fitness_columns: usize,
+    head_dim: usize,
+    group: usize,
+    per_token: bool,
+}
+
+impl Layout {
+    fn new(x: &Tensor, fitness: &Tensor, sequences: &Sequences, head_dim: usize) -> Self {
+        Layout {
+            columns: x.columns(),
+            fitness_columns: fitness.columns(),
+            head_dim,
+            group: x.columns() / fitness.columns(),
+            per_token: fitness.rows() != sequences.len(),
+        }
+    }
+
+    /// The row of `fitness` for a token of sequence `s`.
+    #[inline(always)]
+    fn fitness_row(&self, s: usize, token: usize) -> usize {
+        if self.per_token { token } else { s }
+    }
+
+    /// Each query head's columns in `x` and in `fitness`.
+    #[inline(always)]
+    fn heads(&self) -> impl Iterator<Item = (usize, usize)> {
+        let (d, group) = (self.head_dim, self.group);
+        (0..self.columns / d).map(move |head| (head * d, head / group * d))
+    }
+}
+
+pub fn forward(x: &Tensor, fitness: &Tensor, sequences: &Sequences, options: &Modulate, out: &mut Tensor) {
+    let Modulate { head_dim, scale } = *options;
+    let layout = Layout::new(x, fitness, sequences, head_dim);
+    let (x, fitness) = (x.data(), fitness.data());
+    let out = SharedMatrix::new(out.data_mut(), layout.columns);
+    (0..sequences.len()).into_par_iter().for_each(|s| {
+        let tokens = sequences.range(s);
+        // SAFETY: each sequence has rows of its own.
+        let mut out = unsafe { out.block(tokens.clone(), 0..layout.columns) };
+        vectorised(
+            #[inline(always)]
+            || {
+                for (position, token) in tokens.enumerate() {
+                    let x = &x[token * layout.columns..][..layout.columns];
+                    let gamma = &fitness[layout.fitness_row(s, token) * layout.fitness_columns..];
+                    let out = out.row(position);
+                    for (begin, kv) in layout.heads() {
+                        let (out, x) = (&mut out[begin..begin + head_dim], &x[begin..begin + head_dim]);
+                        for ((out, &x), &gamma) in out.iter_mut().zip(x).zip(&gamma[kv..kv + head_dim]) {
+                            *out = x * (scale * gamma);
+                        }
+                    }
+                }
+            },
+        );
+    });
+}
+
+pub fn backward(
+    x: &Tensor,
+    fitness: &Tensor,
+    sequences: &Sequences,
+    options: &Modulate,
+    dout: &Tensor,
+    [dx, dfitness]: [&mut Tensor; 2],
+) {
+    let Modulate { head_dim, scale } = *options;
+    let layout = Layout::new(x, fitness, sequences, head_dim);
+    let (x, fitness, dout) = (x.data(), fitness.data(), dout.data());
+    let dx = SharedMatrix::new(dx.data_mut(), layout.columns);
+    let dfitness = SharedMatrix::new(dfitness.data_mut(), layout.fitness_columns);
+    (0..sequences.len()).into_par_iter().for_each(|s| {
+        let tokens = sequences.range(s);
+        let rows = if layout.per_token { tokens.clone() } else { s..s + 1 };
+        // SAFETY: each sequence has rows of its own, in both gradients.
+        let (mut dx, mut dfitness) = unsafe {
+            (dx.block(tokens.clone(), 0..layout.columns), dfitness.block(rows.clone(), 0..layout.fitness_columns))
+        };
+        vectorised(
+            #[inline(always)]
+            || {
+                (0..rows.len()).for_each(|row| dfitness.row(row).fill(0.0));
+                for (position, token) in tokens.enumerate() {
+                    let row = layout.fitness_row(s, token);
+                    let gamma = &fitness[row * layout.fitness_columns..][..layout.fitness_columns];
+                    let (x, dout) = (&x[token * layout.columns..], &dout[token * layout.columns..]);
+                    let (dx, dgamma) = (dx.row(position), dfitness.row(row - rows.start));
+                    for (begin, kv) in layout.heads() {
+                        let (dx, dgamma) = (&mut dx[begin..begin + head_dim], &mut dgamma[kv..kv + head_dim]);
+                        let (x, dout) = (&x[begin..begin + head_dim], &dout[begin..begin + head_dim]);
+                        let gamma = &gamma[kv..kv + head_dim];
+                        for g in 0..head_dim {
+                            dx[g] = scale * gamma[g] * dout[g];
+                            dgamma[g] += scale * x[g] * dout[g];
+                        }
+                    }
+                }
+            },
+        );
+    });
+}

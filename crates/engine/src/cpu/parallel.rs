@@ -1,0 +1,101 @@
+//! How work is cut into parts for threads: by shape alone, never by the number of threads.
+
+use std::marker::PhantomData;
+use std::ops::Range;
+
+/// Elements that are worth a thread's attention.
+const GRAIN: usize = 16 * 1024;
+
+/// How many rows of `columns` elements make one part.
+pub fn rows_per_part(columns: usize) -> usize {
+    (GRAIN / columns.max(1)).max(1)
+}
+
+/// A matrix whose blocks several threads write at once.
+pub struct SharedMatrix<'a> {
+    data: *mut f32,
+    rows: usize,
+    columns: usize,
+    lifetime: PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: the pointer comes from an exclusive borrow that lives as long as `self`; the only access is `block`, whose
+// contract forbids overlapping blocks.
+unsafe impl Sync for SharedMatrix<'_> {}
+
+impl<'a> SharedMatrix<'a> {
+    /// `data` as rows of `columns` elements.
+    pub fn new(data: &'a mut [f32], columns: usize) -> Self {
+        SharedMatrix { data: data.as_mut_ptr(), rows: data.len() / columns.max(1), columns, lifetime: PhantomData }
+    }
+
+    /// The block of `rows` and `columns`.
+    ///
+    /// # Safety
+    /// No two live blocks of one matrix may overlap.
+    pub unsafe fn block(&self, rows: Range<usize>, columns: Range<usize>) -> Block<'_> {
+        assert!(
+            rows.end <= self.rows
+                && columns.end <= self.columns
+                && rows.start <= rows.end
+                && columns.start <= columns.end
+        );
+        Block {
+            // SAFETY: the assertion keeps the block's first element inside the matrix (or, if empty, at its end).
+            data: unsafe { self.data.add(rows.start * self.columns + columns.start) },
+            rows: rows.len(),
+            columns: columns.len(),
+            stride: self.columns,
+            lifetime: PhantomData,
+        }
+    }
+}
+
+/// A rectangular part of a [`SharedMatrix`].
+pub struct Block<'a> {
+    data: *mut f32,
+    rows: usize,
+    columns: usize,
+    stride: usize,
+    lifetime: PhantomData<&'a mut [f32]>,
+}
+
+impl Block<'_> {
+    /// The block's part of a row.
+    #[inline(always)]
+    pub fn row(&mut self, row: usize) -> &mut [f32] {
+        assert!(row < self.rows);
+        // SAFETY: the row lies in the block, and the block is ours alone.
+        unsafe { std::slice::from_raw_parts_mut(self.data.add(row * self.stride), self.columns) }
+    }
+
+    /// The first element and the distance between rows, for a matrix product.
+    pub fn as_mut_ptr(&mut self) -> (*mut f32, usize) {
+        (self.data, self.stride)
+    }
+}
+
+/// `Σ_r f(r)` over rows, added into `out`: fixed parts of rows are summed on their own, then in order.
+/// `f(row, sums)` adds row `row`'s contribution to `sums`, which is as long as `out`.
+pub fn sum_over_rows(rows: usize, out: &mut [f32], f: impl Fn(usize, &mut [f32]) + Sync) {
+    use rayon::prelude::*;
+    let columns = out.len();
+    let part = 4 * rows_per_part(columns);
+    if rows <= part {
+        (0..rows).for_each(|row| f(row, out));
+        return;
+    }
+    let partial: Vec<Vec<f32>> = (0..rows.div_ceil(part))
+        .into_par_iter()
+        .map(|index| {
+            let mut sums = vec![0.0; columns];
+            (index * part..rows.min((index + 1) * part)).for_each(|row| f(row, &mut sums));
+            sums
+        })
+        .collect();
+    for sums in partial {
+        for (total, sum) in out.iter_mut().zip(sums) {
+            *total += sum;
+        }
+    }
+}

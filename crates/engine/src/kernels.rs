@@ -1,0 +1,211 @@
+//! The whole contract between operations and a device.
+//!
+//! Shapes are checked by the operations in [`crate::ops`]; kernels may rely on them. Outputs come with unspecified
+//! contents and are written whole. Every result is the same bits whatever the number of threads.
+//!
+//! Letters in shapes: `N` tokens of all sequences, `S` sequences, `H` hidden width, `h` query heads, `v` key/value
+//! heads, `d` head dimension, `B` queries, `P` candidate passages.
+
+use crate::ops::attention::Attention;
+use crate::ops::evolve::Evolve;
+use crate::ops::gene_fitness::GeneFitness;
+use crate::ops::info_nce::InfoNce;
+use crate::ops::modulate::Modulate;
+use crate::ops::pool::Pooling;
+use crate::optim::AdamW;
+use crate::random::Site;
+use crate::sequences::Sequences;
+use crate::tensor::{Ids, Tensor};
+
+/// A tensor seen as a matrix of rows and columns, possibly transposed.
+#[derive(Clone, Copy)]
+pub struct Matrix<'a> {
+    /// The elements; all dimensions but the last are rows.
+    pub tensor: &'a Tensor,
+    /// Whether rows and columns are exchanged.
+    pub transposed: bool,
+}
+
+impl<'a> Matrix<'a> {
+    /// The tensor as it is.
+    pub fn plain(tensor: &'a Tensor) -> Self {
+        Matrix { tensor, transposed: false }
+    }
+
+    /// The tensor's transpose.
+    pub fn transposed(tensor: &'a Tensor) -> Self {
+        Matrix { tensor, transposed: true }
+    }
+}
+
+/// An element-wise function of two values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Binary {
+    /// `a + b`
+    Add,
+    /// `a · b`
+    Mul,
+}
+
+/// An element-wise function of one value, differentiable in terms of its input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unary {
+    /// `1 / (1 + e⁻ˣ)`
+    Sigmoid,
+    /// `x · Φ(x)`, with the normal distribution's Φ in its exact (erf) form.
+    Gelu,
+}
+
+/// What a device does for the operations.
+pub trait Kernels: Send + Sync {
+    /// The device's name, as `--device` takes it.
+    fn name(&self) -> &'static str;
+
+    /// `sum += x`, element by element.
+    fn accumulate(&self, x: &Tensor, sum: &mut Tensor);
+    /// `out = factor · x`
+    fn scale(&self, x: &Tensor, factor: f32, out: &mut Tensor);
+    /// `out = f(x)`
+    fn unary(&self, function: Unary, x: &Tensor, out: &mut Tensor);
+    /// `dx = f'(x) · dy`
+    fn unary_backward(&self, function: Unary, x: &Tensor, dy: &Tensor, dx: &mut Tensor);
+    /// `out = f(a, b)`; `b` is of `a`'s shape, one row `[columns]`, one column `[rows, 1]` or one number `[1]`.
+    fn binary(&self, function: Binary, a: &Tensor, b: &Tensor, out: &mut Tensor);
+    /// `x` summed over the dimensions in which `out` (a shape that [`Kernels::binary`] takes for `b`) repeats.
+    fn reduce(&self, x: &Tensor, out: &mut Tensor);
+
+    /// `out = a · b (+ bias)`, `bias` one row.
+    fn matmul(&self, a: Matrix<'_>, b: Matrix<'_>, bias: Option<&Tensor>, out: &mut Tensor);
+    /// Softmax over the last dimension.
+    fn softmax(&self, x: &Tensor, out: &mut Tensor);
+    /// Gradient of [`Kernels::softmax`] from its output `y`.
+    fn softmax_backward(&self, y: &Tensor, dy: &Tensor, dx: &mut Tensor);
+
+    /// `out[n] = Σ_k table_k[ids_k[n]]`; tables `[rows_k, H]`.
+    fn embedding_sum(&self, parts: &[(&Ids, &Tensor)], out: &mut Tensor);
+    /// `dtable[r] = Σ_{n: ids[n] = r} dy[n]`
+    fn embedding_backward(&self, ids: &Ids, dy: &Tensor, dtable: &mut Tensor);
+
+    /// Layer norm over the last dimension; `statistics` `[rows, 2]` receives each row's mean and 1/deviation.
+    fn layer_norm(
+        &self,
+        x: &Tensor,
+        gain: &Tensor,
+        bias: &Tensor,
+        epsilon: f32,
+        y: &mut Tensor,
+        statistics: &mut Tensor,
+    );
+    /// Gradients of [`Kernels::layer_norm`] in `x`, `gain` and `bias`.
+    fn layer_norm_backward(
+        &self,
+        x: &Tensor,
+        gain: &Tensor,
+        statistics: &Tensor,
+        dy: &Tensor,
+        gradients: [&mut Tensor; 3],
+    );
+    /// RMS norm over the last dimension; `inverse_rms` is `[rows, 1]`.
+    fn rms_norm(&self, x: &Tensor, gain: &Tensor, epsilon: f32, y: &mut Tensor, inverse_rms: &mut Tensor);
+    /// Gradients of [`Kernels::rms_norm`] in `x` and `gain`.
+    fn rms_norm_backward(
+        &self,
+        x: &Tensor,
+        gain: &Tensor,
+        inverse_rms: &Tensor,
+        dy: &Tensor,
+        gradients: [&mut Tensor; 2],
+    );
+    /// Zeroes elements of `[N, H]` with the given probability and scales the others; its own gradient.
+    fn dropout(&self, x: &Tensor, sequences: &Sequences, probability: f32, site: Site, out: &mut Tensor);
+
+    /// Softmax attention within each sequence; `lse` `[N, h]` receives each row's log of its sum of exponentials.
+    fn attention(
+        &self,
+        qkv: [&Tensor; 3],
+        sequences: &Sequences,
+        options: &Attention,
+        out: &mut Tensor,
+        lse: &mut Tensor,
+    );
+    /// Gradients of [`Kernels::attention`] in `q`, `k` and `v`.
+    fn attention_backward(
+        &self,
+        qkv: [&Tensor; 3],
+        sequences: &Sequences,
+        options: &Attention,
+        lse: &Tensor,
+        dout: &Tensor,
+        gradients: [&mut Tensor; 3],
+    );
+
+    /// The ancestry `[N, v·d]` that evolution leaves in each sequence and head.
+    fn evolve(&self, values: &Tensor, sequences: &Sequences, options: &Evolve, ancestry: &mut Tensor);
+    /// Gene fitness `[S, v·d]` (causal: `[N, v·d]`) and `u = 1 / (M + ½)` of the same shape.
+    fn gene_fitness(
+        &self,
+        values: &Tensor,
+        sequences: &Sequences,
+        options: &GeneFitness,
+        fitness: &mut Tensor,
+        inverse: &mut Tensor,
+    );
+    /// Gradient of [`Kernels::gene_fitness`] in `values`, the ancestry held; `saved` are the fitness and `u`.
+    fn gene_fitness_backward(
+        &self,
+        values: &Tensor,
+        sequences: &Sequences,
+        options: &GeneFitness,
+        saved: [&Tensor; 2],
+        dfitness: &Tensor,
+        dvalues: &mut Tensor,
+    );
+    /// `out[n, head] = scale · fitness[sequence of n (or n), kv head of head] ⊙ x[n, head]`
+    fn modulate(&self, x: &Tensor, fitness: &Tensor, sequences: &Sequences, options: &Modulate, out: &mut Tensor);
+    /// Gradients of [`Kernels::modulate`] in `x` and `fitness`.
+    fn modulate_backward(
+        &self,
+        x: &Tensor,
+        fitness: &Tensor,
+        sequences: &Sequences,
+        options: &Modulate,
+        dout: &Tensor,
+        gradients: [&mut Tensor; 2],
+    );
+
+    /// One row per sequence; `argmax` `[S, H]` receives the row of each largest value (written for max only).
+    fn pool(&self, x: &Tensor, sequences: &Sequences, pooling: Pooling, out: &mut Tensor, argmax: &mut Ids);
+    /// Gradient of [`Kernels::pool`].
+    fn pool_backward(&self, dout: &Tensor, sequences: &Sequences, pooling: Pooling, argmax: &Ids, dx: &mut Tensor);
+    /// Rows divided by their Euclidean norm (at least 1e-12); `norms` is `[rows, 1]`.
+    fn l2_normalize(&self, x: &Tensor, out: &mut Tensor, norms: &mut Tensor);
+    /// Gradient of [`Kernels::l2_normalize`] from its output `y`.
+    fn l2_normalize_backward(&self, y: &Tensor, norms: &Tensor, dy: &Tensor, dx: &mut Tensor);
+    /// From cosines `[B, P]` the loss `[1]` and, in `dscores`, its gradient with respect to them.
+    fn info_nce(&self, scores: &Tensor, options: &InfoNce, loss: &mut Tensor, dscores: &mut Tensor);
+
+    /// One AdamW update of one tensor, its gradient taken times `gradient_scale`.
+    fn adamw(
+        &self,
+        options: &AdamW,
+        update: AdamWUpdate,
+        gradient: &Tensor,
+        parameter: &mut Tensor,
+        moments: [&mut Tensor; 2],
+    );
+    /// The sum of squares, in double precision.
+    fn sum_of_squares(&self, x: &Tensor) -> f64;
+}
+
+/// What changes from step to step and tensor to tensor in an AdamW update.
+#[derive(Clone, Copy, Debug)]
+pub struct AdamWUpdate {
+    /// Learning rate of this step.
+    pub learning_rate: f64,
+    /// Weight decay of this tensor.
+    pub weight_decay: f64,
+    /// The update's number, counted from 1.
+    pub step: u64,
+    /// What the gradient is multiplied by (clipping).
+    pub gradient_scale: f32,
+}

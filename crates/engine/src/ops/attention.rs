@@ -1,0 +1,146 @@
+//! Softmax attention over packed sequences (Vaswani et al. 2017, arXiv 1706.03762), grouped-query (Ainslie et al.
+//! 2023, arXiv 2305.13245) and causal as options.
+
+use crate::error::{Result, ensure_shape};
+use crate::random::Site;
+use crate::sequences::Sequences;
+use crate::tape::Var;
+use crate::tensor::Tensor;
+
+/// How attention is computed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Attention {
+    /// Query heads.
+    pub n_heads: usize,
+    /// Key and value heads; divides `n_heads`. Query head `i` uses kv head `i / (n_heads / n_kv_heads)`.
+    pub n_kv_heads: usize,
+    /// Whether a position sees only itself and those before it.
+    pub causal: bool,
+    /// Dropout on the probabilities.
+    pub dropout: Option<AttentionDropout>,
+}
+
+/// Dropout on attention probabilities.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AttentionDropout {
+    /// In [0, 1).
+    pub probability: f32,
+    /// Where its draws come from.
+    pub site: Site,
+}
+
+impl Var {
+    /// `softmax(q kᵀ / √d) v` within each sequence: `q` `[N, n_heads·d]`, `k` and `v` `[N, n_kv_heads·d]`; the result
+    /// has the shape of `q`.
+    pub fn attention(q: &Var, k: &Var, v: &Var, sequences: &Sequences, options: Attention) -> Result<Var> {
+        let Attention { n_heads, n_kv_heads, .. } = options;
+        let (rows, columns) = (sequences.tokens(), q.value().columns());
+        ensure_shape!(
+            n_kv_heads > 0 && n_heads % n_kv_heads == 0 && columns % n_heads == 0,
+            "attention",
+            "{columns} columns do not make {n_heads} query heads over {n_kv_heads} key heads"
+        );
+        let kv_shape = [rows, columns / n_heads * n_kv_heads];
+        ensure_shape!(
+            q.shape() == [rows, columns] && k.shape() == kv_shape && v.shape() == kv_shape,
+            "attention",
+            "q {:?}, k {:?} and v {:?} do not fit {rows} tokens and {n_heads} heads over {n_kv_heads}",
+            q.shape(),
+            k.shape(),
+            v.shape()
+        );
+        let qkv = [q, k, v].map(|x| x.value().clone());
+        let nodes = [q, k, v].map(Var::node);
+        let mut out = qkv[0].empty_like();
+        let mut lse = Tensor::empty(out.device(), &[rows, n_heads]);
+        out.device().clone().kernels().attention(qkv.each_ref(), sequences, &options, &mut out, &mut lse);
+        let sequences = sequences.clone();
+        Ok(Var::record(out, &[q, k, v], move |dout, gradients| {
+            let mut outputs = qkv.each_ref().map(Tensor::empty_like);
+            let kernels = dout.device().kernels();
+            kernels.attention_backward(qkv.each_ref(), &sequences, &options, &lse, dout, outputs.each_mut());
+            for (node, gradient) in nodes.into_iter().zip(outputs) {
+                gradients.add(node, gradient);
+            }
+            Ok(())
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Purpose;
+    use crate::testing::{assert_close, check_gradients, random, sequences, with_threads};
+    use crate::{Tape, Tensor};
+    use proptest::prelude::*;
+
+    fn options(kv: usize, group: usize, causal: bool, probability: f32) -> Attention {
+        let site = Site { seed: 1, step: 2, layer: 3, purpose: Purpose::AttentionDropout };
+        let dropout = (probability > 0.0).then_some(AttentionDropout { probability, site });
+        Attention { n_heads: kv * group, n_kv_heads: kv, causal, dropout }
+    }
+
+    fn inputs(tokens: usize, options: Attention, d: usize, seed: u64) -> [Tensor; 3] {
+        let shape = [tokens, options.n_kv_heads * d];
+        [random(&[tokens, options.n_heads * d], seed), random(&shape, seed + 1), random(&shape, seed + 2)]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(16))]
+        #[test]
+        fn attention_has_the_right_gradient(
+            lengths in prop::collection::vec(1..7_usize, 1..4),
+            (kv, group, d) in (1..3_usize, 1..3_usize, 1..7_usize),
+            causal: bool,
+            drops: bool,
+            seed in 0..1000_u64,
+        ) {
+            let sequences = sequences(&lengths);
+            let options = options(kv, group, causal, if drops { 0.3 } else { 0.0 });
+            check_gradients(&inputs(sequences.tokens(), options, d, seed), |v| {
+                Var::attention(&v[0], &v[1], &v[2], &sequences, options)
+            });
+        }
+
+        #[test]
+        fn attention_agrees_with_its_definition(
+            length in 1..20_usize, (kv, group, d) in (1..3_usize, 1..3_usize, 1..9_usize), causal: bool, seed in 0..1000_u64,
+        ) {
+            let options = options(kv, group, causal, 0.0);
+            let [q, k, v] = inputs(length, options, d, seed);
+            let tape = Tape::inference();
+            let of = |x: &Tensor| tape.constant(x.clone());
+            let out = Var::attention(&of(&q), &of(&k), &of(&v), &sequences(&[length]), options).unwrap();
+            let mut expected = vec![0.0; q.len()];
+            for head in 0..kv * group {
+                for i in 0..length {
+                    let seen = if causal { i + 1 } else { length };
+                    let at = |x: &Tensor, row: usize, head: usize, g: usize| f64::from(x.data()[row * x.columns() + head * d + g]);
+                    let score = |j| (0..d).map(|g| at(&q, i, head, g) * at(&k, j, head / group, g)).sum::<f64>() / (d as f64).sqrt();
+                    let weights: Vec<f64> = (0..seen).map(|j| score(j).exp()).collect();
+                    let sum: f64 = weights.iter().sum();
+                    for g in 0..d {
+                        let mixed: f64 = (0..seen).map(|j| weights[j] / sum * at(&v, j, head / group, g)).sum();
+                        expected[i * q.columns() + head * d + g] = mixed as f32;
+                    }
+                }
+            }
+            assert_close(out.value().data(), &expected, 1e-5);
+        }
+    }
+
+    #[test]
+    fn attention_has_the_same_bits_on_any_number_of_threads() {
+        let sequences = sequences(&[30, 7, 90, 1]);
+        let options = options(2, 2, false, 0.1);
+        let run = || {
+            let tape = Tape::recording();
+            let [q, k, v] = inputs(sequences.tokens(), options, 16, 1).map(|x| tape.leaf(x));
+            let out = Var::attention(&q, &k, &v, &sequences, options).unwrap();
+            let gradients = tape.backward(&out.mul(&out).unwrap().sum().unwrap()).unwrap();
+            [&q, &k, &v].map(|x| gradients.of(x).unwrap().to_vec())
+        };
+        assert!(with_threads(1, run) == with_threads(3, run));
+    }
+}

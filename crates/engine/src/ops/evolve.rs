@@ -1,0 +1,63 @@
+//! Evolution of a population of value rows (docs/genetic-attention.md, section 3).
+
+use crate::error::{Result, ensure_shape};
+use crate::sequences::Sequences;
+use crate::tensor::Tensor;
+
+/// How a population evolves.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Evolve {
+    /// Genes per organism: the head dimension `d`.
+    pub head_dim: usize,
+    /// Generations `G`, below 4096.
+    pub num_generations: usize,
+    /// Mutation rate `μ` in [0, 1].
+    pub mutation_rate: f32,
+    /// Crossover rate `c` in [0, 1].
+    pub crossover_rate: f32,
+    /// Selection pressure `β ≥ 0`.
+    pub selection_pressure: f32,
+    /// How many organisms.
+    pub population: Population,
+}
+
+/// How many organisms a population has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Population {
+    /// The deterministic limit (section 3b).
+    Infinite,
+    /// Drawn by lot (section 3a).
+    Sampled {
+        /// Organisms `N ≥ 1`.
+        size: usize,
+        /// The run's seed.
+        seed: u64,
+        /// The training step.
+        step: u32,
+        /// The layer.
+        layer: u32,
+    },
+}
+
+/// The ancestry `A` `[N, v·d]` of values `V` `[N, v·d]`: the share of the final population whose gene descends from
+/// each token. Each sequence's and head's columns sum to 1. The ancestry is a constant: selection has no gradient.
+pub fn evolve(values: &Tensor, sequences: &Sequences, options: Evolve) -> Result<Tensor> {
+    ensure_shape!(
+        values.rows() == sequences.tokens()
+            && options.head_dim > 0
+            && values.columns().is_multiple_of(options.head_dim),
+        "evolve",
+        "values {:?} do not fit {} tokens and head dimension {}",
+        values.shape(),
+        sequences.tokens(),
+        options.head_dim
+    );
+    ensure_shape!(
+        !matches!(options.population, Population::Sampled { size: 0, .. }),
+        "evolve",
+        "a population of no organisms"
+    );
+    let mut ancestry = values.empty_like();
+    values.device().kernels().evolve(values, sequences, &options, &mut ancestry);
+    Ok(ancestry)
+}

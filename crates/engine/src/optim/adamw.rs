@@ -1,0 +1,126 @@
+//! AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101), as PyTorch computes it.
+
+use crate::kernels::AdamWUpdate;
+use crate::parameters::{ParameterId, Parameters};
+use crate::tape::Gradients;
+use crate::tensor::Tensor;
+
+/// The optimizer's constants.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamW {
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the denominator.
+    pub epsilon: f64,
+    /// Decoupled weight decay of the tensors that decay.
+    pub weight_decay: f64,
+}
+
+impl Default for AdamW {
+    fn default() -> Self {
+        AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.01 }
+    }
+}
+
+/// What the optimizer remembers: both moments of every parameter, and how many updates there were.
+#[derive(Clone, Debug)]
+pub struct Moments {
+    /// Updates made.
+    pub step: u64,
+    /// First moment, by parameter.
+    pub first: Vec<Tensor>,
+    /// Second moment, by parameter.
+    pub second: Vec<Tensor>,
+}
+
+impl Moments {
+    /// Before the first update.
+    pub fn new(parameters: &Parameters) -> Self {
+        let zeros = || parameters.iter().map(|(_, _, tensor)| Tensor::zeros(tensor.device(), tensor.shape())).collect();
+        Moments { step: 0, first: zeros(), second: zeros() }
+    }
+}
+
+impl AdamW {
+    /// Updates every parameter that has a gradient: matrices decay, vectors (biases and norms) do not.
+    /// Gradients are taken times `gradient_scale`.
+    pub fn update(
+        &self,
+        parameters: &mut Parameters,
+        gradients: &Gradients,
+        moments: &mut Moments,
+        learning_rate: f64,
+        gradient_scale: f32,
+    ) {
+        moments.step += 1;
+        for (id, gradient) in gradients.parameters() {
+            let parameter = parameters.get_mut(id);
+            let weight_decay = if parameter.shape().len() > 1 { self.weight_decay } else { 0.0 };
+            let update = AdamWUpdate { learning_rate, weight_decay, step: moments.step, gradient_scale };
+            let ParameterId(index) = id;
+            let state = [&mut moments.first[index], &mut moments.second[index]];
+            gradient.device().kernels().adamw(self, update, gradient, parameter, state);
+        }
+    }
+}
+
+/// The Euclidean norm of all parameters' gradients together.
+pub fn global_norm(gradients: &Gradients) -> f64 {
+    gradients.parameters().map(|(_, gradient)| gradient.device().kernels().sum_of_squares(gradient)).sum::<f64>().sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Tape;
+    use crate::testing::random;
+
+    /// The formula of the paper's Algorithm 2 in double precision, beside twenty updates of ours.
+    #[test]
+    fn updates_follow_the_published_algorithm() {
+        let options = AdamW { weight_decay: 0.1, ..AdamW::default() };
+        for shape in [vec![3, 5], vec![7]] {
+            let mut parameters = Parameters::default();
+            let id = parameters.insert("w", random(&shape, 1));
+            let mut expected: Vec<f64> = parameters.get(id).data().iter().map(|&x| f64::from(x)).collect();
+            let (mut m, mut v) = (vec![0.0; expected.len()], vec![0.0; expected.len()]);
+            let mut moments = Moments::new(&parameters);
+            let decay = if shape.len() > 1 { 0.1 } else { 0.0 };
+            for step in 1..=20 {
+                let gradient = random(&shape, 100 + step);
+                let tape = Tape::recording();
+                let w = tape.parameter(&parameters, id);
+                let loss = w.mul(&tape.constant(gradient.clone())).unwrap().sum().unwrap();
+                let gradients = tape.backward(&loss).unwrap();
+                drop((w, loss));
+                options.update(&mut parameters, &gradients, &mut moments, 1e-2, 0.5);
+                for i in 0..expected.len() {
+                    let g = f64::from(gradient.data()[i]) * 0.5;
+                    m[i] = 0.9 * m[i] + 0.1 * g;
+                    v[i] = 0.999 * v[i] + 0.001 * g * g;
+                    let (mh, vh) =
+                        (m[i] / (1.0 - 0.9_f64.powi(step as i32)), v[i] / (1.0 - 0.999_f64.powi(step as i32)));
+                    expected[i] -= 1e-2 * (mh / (vh.sqrt() + 1e-8) + decay * expected[i]);
+                }
+            }
+            for (&got, want) in parameters.get(id).data().iter().zip(expected) {
+                assert!((f64::from(got) - want).abs() < 1e-5, "{got} {want}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_global_norm_is_that_of_all_gradients_together() {
+        let mut parameters = Parameters::default();
+        let ids = [parameters.insert("a", random(&[2, 3], 1)), parameters.insert("b", random(&[40_000], 2))];
+        let tape = Tape::recording();
+        let [a, b] = ids.map(|id| tape.parameter(&parameters, id));
+        let loss = a.mul(&a).unwrap().sum().unwrap().add(&b.mul(&b).unwrap().sum().unwrap()).unwrap();
+        let gradients = tape.backward(&loss).unwrap();
+        let squares = parameters.iter().flat_map(|(_, _, x)| x.to_vec()).map(|x| 4.0 * f64::from(x).powi(2));
+        let expected = squares.sum::<f64>().sqrt();
+        assert!((global_norm(&gradients) / expected - 1.0).abs() < 1e-6);
+    }
+}

@@ -1,0 +1,5 @@
+//! Optimisers.
+
+mod adamw;
+
+pub use adamw::{AdamW, Moments, global_norm};

@@ -1,0 +1,204 @@
+//! Counter-based random numbers: Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3").
+//!
+//! Every draw has a name: what it is for, the step, layer, head, sequence and index. The same name gives the same
+//! number whatever the order of work, the number of threads, the device or the batch.
+
+const MULTIPLIERS: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
+const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
+const ROUNDS: u32 = 10;
+/// Blocks computed at once, so that the compiler can use vector registers.
+const LANES: usize = 16;
+
+/// What random numbers are drawn for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Purpose {
+    /// Initial weights.
+    Weights = 0,
+    /// Dropout after the embedding sum.
+    EmbeddingDropout = 1,
+    /// Dropout on attention probabilities.
+    AttentionDropout = 2,
+    /// Dropout after the attention's output projection.
+    AttentionOutputDropout = 3,
+    /// Dropout after the feed-forward block.
+    FeedForwardDropout = 4,
+    /// Evolution: the offset of the founders' systematic sample.
+    Founders = 5,
+    /// Evolution: a child's two parents, and whether it mixes them.
+    Parents = 6,
+    /// Evolution: each gene's origin and mutation.
+    Genes = 7,
+}
+
+/// A place in the network where random numbers are drawn in one training step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Site {
+    /// The run's seed: the key.
+    pub seed: u64,
+    /// The training step.
+    pub step: u32,
+    /// The layer, below 256.
+    pub layer: u32,
+    /// What the numbers are for.
+    pub purpose: Purpose,
+}
+
+impl Site {
+    /// The stream of one head (below 256) and generation (below 4096) of one sequence at this site.
+    #[inline(always)]
+    pub fn stream(self, sequence: u32, head: u32, generation: u32) -> Stream {
+        let name = (self.purpose as u32) << 28 | (self.layer & 0xFF) << 20 | (head & 0xFF) << 12 | (generation & 0xFFF);
+        Stream { key: [self.seed as u32, (self.seed >> 32) as u32], counter: [name, sequence, self.step] }
+    }
+}
+
+/// A sequence of blocks of four 32-bit numbers, addressed by index.
+#[derive(Clone, Copy, Debug)]
+pub struct Stream {
+    key: [u32; 2],
+    counter: [u32; 3],
+}
+
+impl Stream {
+    /// The stream of initial weights of the parameter `name`.
+    pub fn weights(seed: u64, name: &str) -> Stream {
+        // FNV-1a: any fixed 64-bit hash serves, and this one is short.
+        let hash =
+            name.bytes().fold(0xCBF2_9CE4_8422_2325_u64, |h, byte| (h ^ u64::from(byte)).wrapping_mul(0x100_0000_01B3));
+        let site = Site { seed, step: (hash >> 32) as u32, layer: 0, purpose: Purpose::Weights };
+        site.stream(hash as u32, 0, 0)
+    }
+
+    /// The block of that index.
+    #[inline(always)]
+    pub fn block(&self, index: u32) -> [u32; 4] {
+        let [a, b, c] = self.counter;
+        philox([index, a, b, c], self.key)
+    }
+
+    /// Fills `draws` with the numbers of the blocks from `first` on, four from each.
+    #[inline(always)]
+    pub fn fill(&self, first: u32, draws: &mut [u32]) {
+        let mut index = first;
+        let mut groups = draws.chunks_exact_mut(4 * LANES);
+        for group in &mut groups {
+            self.lanes(index, group);
+            index = index.wrapping_add(LANES as u32);
+        }
+        for quad in groups.into_remainder().chunks_mut(4) {
+            quad.copy_from_slice(&self.block(index)[..quad.len()]);
+            index = index.wrapping_add(1);
+        }
+    }
+
+    /// [`Stream::block`] for `LANES` indices from `first` on, written so that each line is one vector instruction.
+    #[inline(always)]
+    fn lanes(&self, first: u32, out: &mut [u32]) {
+        let mut x0: [u32; LANES] = std::array::from_fn(|lane| first.wrapping_add(lane as u32));
+        let mut x1 = [self.counter[0]; LANES];
+        let mut x2 = [self.counter[1]; LANES];
+        let mut x3 = [self.counter[2]; LANES];
+        let mut key = self.key;
+        for _ in 0..ROUNDS {
+            for lane in 0..LANES {
+                let p0 = u64::from(x0[lane]) * u64::from(MULTIPLIERS[0]);
+                let p1 = u64::from(x2[lane]) * u64::from(MULTIPLIERS[1]);
+                x0[lane] = (p1 >> 32) as u32 ^ x1[lane] ^ key[0];
+                x1[lane] = p1 as u32;
+                x2[lane] = (p0 >> 32) as u32 ^ x3[lane] ^ key[1];
+                x3[lane] = p0 as u32;
+            }
+            key = [key[0].wrapping_add(WEYL[0]), key[1].wrapping_add(WEYL[1])];
+        }
+        for (lane, quad) in out.chunks_exact_mut(4).enumerate() {
+            quad.copy_from_slice(&[x0[lane], x1[lane], x2[lane], x3[lane]]);
+        }
+    }
+}
+
+/// Philox4x32-10.
+#[inline(always)]
+fn philox(mut x: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
+    for _ in 0..ROUNDS {
+        let p0 = u64::from(x[0]) * u64::from(MULTIPLIERS[0]);
+        let p1 = u64::from(x[2]) * u64::from(MULTIPLIERS[1]);
+        x = [(p1 >> 32) as u32 ^ x[1] ^ key[0], p1 as u32, (p0 >> 32) as u32 ^ x[3] ^ key[1], p0 as u32];
+        key = [key[0].wrapping_add(WEYL[0]), key[1].wrapping_add(WEYL[1])];
+    }
+    x
+}
+
+/// A number in [0, 1) from 32 random bits, with 24 bits of resolution.
+#[inline(always)]
+pub fn unit(bits: u32) -> f32 {
+    (bits >> 8) as f32 * (1.0 / 16_777_216.0)
+}
+
+/// Normal draws of the given standard deviation (Box–Muller), one per element of `out`.
+pub fn fill_normal(stream: &Stream, deviation: f32, out: &mut [f32]) {
+    for (index, quad) in out.chunks_mut(4).enumerate() {
+        let bits = stream.block(index as u32);
+        let mut normals = [0.0; 4];
+        for pair in 0..2 {
+            let radius = (-2.0 * (1.0 - f64::from(unit(bits[2 * pair]))).ln()).sqrt();
+            let (sin, cos) = (std::f64::consts::TAU * f64::from(unit(bits[2 * pair + 1]))).sin_cos();
+            normals[2 * pair] = (radius * cos) as f32 * deviation;
+            normals[2 * pair + 1] = (radius * sin) as f32 * deviation;
+        }
+        quad.copy_from_slice(&normals[..quad.len()]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Known answers from the authors' Random123 distribution, `kat_vectors`, "philox4x32 10".
+    #[test]
+    fn philox_gives_the_published_known_answers() {
+        assert_eq!(philox([0; 4], [0; 2]), [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]);
+        assert_eq!(philox([u32::MAX; 4], [u32::MAX; 2]), [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd]);
+        assert_eq!(
+            philox([0x243f_6a88, 0x85a3_08d3, 0x1319_8a2e, 0x0370_7344], [0xa409_3822, 0x299f_31d0]),
+            [0xd16c_fe09, 0x94fd_cceb, 0x5001_e420, 0x2412_6ea1]
+        );
+    }
+
+    #[test]
+    fn filling_many_gives_the_same_numbers_as_asking_for_each() {
+        let stream = Site { seed: 7, step: 3, layer: 2, purpose: Purpose::Genes }.stream(9, 1, 4);
+        let mut draws = vec![0; 4 * 37 + 3];
+        stream.fill(5, &mut draws);
+        for (i, &draw) in draws.iter().enumerate() {
+            assert_eq!(draw, stream.block(5 + i as u32 / 4)[i % 4]);
+        }
+    }
+
+    #[test]
+    fn every_part_of_a_name_changes_the_numbers() {
+        let site = Site { seed: 1, step: 1, layer: 1, purpose: Purpose::Genes };
+        let others = [
+            Site { seed: 2, ..site }.stream(1, 1, 1),
+            Site { seed: 1 << 40, ..site }.stream(1, 1, 1),
+            Site { step: 2, ..site }.stream(1, 1, 1),
+            Site { layer: 2, ..site }.stream(1, 1, 1),
+            Site { purpose: Purpose::Parents, ..site }.stream(1, 1, 1),
+            site.stream(2, 1, 1),
+            site.stream(1, 2, 1),
+            site.stream(1, 1, 2),
+        ];
+        for other in others {
+            assert_ne!(other.block(0), site.stream(1, 1, 1).block(0));
+        }
+    }
+
+    #[test]
+    fn normal_draws_have_the_mean_and_deviation_asked_for() {
+        let mut draws = vec![0.0; 100_000];
+        fill_normal(&Stream::weights(3, "w"), 0.02, &mut draws);
+        let mean = draws.iter().sum::<f32>() / draws.len() as f32;
+        let variance = draws.iter().map(|x| (x - mean).powi(2)).sum::<f32>() / draws.len() as f32;
+        assert!(mean.abs() < 3e-4 && (variance.sqrt() - 0.02).abs() < 2e-4, "{mean} {variance}");
+    }
+}
