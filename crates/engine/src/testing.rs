@@ -94,3 +94,9 @@ pub fn check_gradients(inputs: &[Tensor], f: impl Fn(&[Var]) -> Result<Var>) {
         }
     }
 }
+
+/// How many random shapes a gradient check takes: 16, or as `PROPTEST_CASES` says.
+pub fn cases() -> proptest::test_runner::Config {
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(16);
+    proptest::test_runner::Config { cases, failure_persistence: None, ..Default::default() }
+}

@@ -87,7 +87,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(16))]
+        #![proptest_config(crate::testing::cases())]
         #[test]
         fn attention_has_the_right_gradient(
             lengths in prop::collection::vec(1..7_usize, 1..4),

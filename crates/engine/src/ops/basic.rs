@@ -195,7 +195,7 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(12))]
+        #![proptest_config(crate::testing::cases())]
 
         #[test]
         fn sums_and_products_have_the_right_gradient(m in 1..9_usize, n in 1..40_usize, seed in 0..1000_u64) {

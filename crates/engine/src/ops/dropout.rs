@@ -44,7 +44,7 @@ mod tests {
     const SITE: Site = Site { seed: 3, step: 5, layer: 1, purpose: Purpose::FeedForwardDropout };
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(12))]
+        #![proptest_config(crate::testing::cases())]
         #[test]
         fn dropout_has_the_right_gradient(lengths in prop::collection::vec(1..6_usize, 1..4), n in 1..40_usize, p in 0.0..0.9_f32) {
             let sequences = sequences(&lengths);

@@ -48,7 +48,7 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(12))]
+        #![proptest_config(crate::testing::cases())]
         #[test]
         fn embedding_sum_has_the_right_gradient(
             ids in prop::collection::vec((0..5_u32, 0..3_u32), 1..30),

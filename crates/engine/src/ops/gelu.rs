@@ -17,7 +17,7 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(12))]
+        #![proptest_config(crate::testing::cases())]
         #[test]
         fn gelu_has_the_right_gradient(m in 1..9_usize, n in 1..50_usize, seed in 0..1000_u64) {
             check_gradients(&[random(&[m, n], seed)], |v| v[0].gelu());

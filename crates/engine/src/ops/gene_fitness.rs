@@ -56,7 +56,7 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(16))]
+        #![proptest_config(crate::testing::cases())]
         #[test]
         fn gene_fitness_has_the_right_gradient_with_the_ancestry_held(
             lengths in prop::collection::vec(1..7_usize, 1..4), heads in 1..3_usize, d in 1..9_usize, seed in 0..1000_u64,

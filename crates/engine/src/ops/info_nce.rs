@@ -60,7 +60,7 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(16))]
+        #![proptest_config(crate::testing::cases())]
         #[test]
         fn info_nce_has_the_right_gradient(
             batch in 1..6_usize, hard in 0..6_usize, n in 1..9_usize, symmetric: bool, seed in 0..1000_u64,

@@ -27,7 +27,7 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(12))]
+        #![proptest_config(crate::testing::cases())]
         #[test]
         fn l2_normalize_has_the_right_gradient(m in 1..9_usize, n in 2..50_usize, seed in 0..1000_u64) {
             // Near the origin the function bends too sharply for differences: one feature is kept away from 0.

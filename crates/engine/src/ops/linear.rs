@@ -50,7 +50,7 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(12))]
+        #![proptest_config(crate::testing::cases())]
         #[test]
         fn linear_has_the_right_gradient(m in 1..9_usize, n in 1..9_usize, k in 1..40_usize, seed in 0..1000_u64) {
             let inputs = [random(&[m, k], seed), random(&[n, k], seed + 1), random(&[n], seed + 2)];

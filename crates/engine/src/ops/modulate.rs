@@ -53,7 +53,7 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(16))]
+        #![proptest_config(crate::testing::cases())]
         #[test]
         fn modulation_has_the_right_gradient(
             lengths in prop::collection::vec(1..7_usize, 1..4),

@@ -48,7 +48,7 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(12))]
+        #![proptest_config(crate::testing::cases())]
         #[test]
         fn pooling_has_the_right_gradient(lengths in prop::collection::vec(1..6_usize, 1..5), n in 1..20_usize, seed in 0..1000_u64) {
             let sequences = sequences(&lengths);
