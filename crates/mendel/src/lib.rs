@@ -2,8 +2,10 @@
 
 pub mod arm;
 pub mod attention;
+pub mod bert;
 pub mod data;
 pub mod evaluate;
+pub mod layers;
 pub mod progress;
 pub mod report;
 pub mod settings;

@@ -2,6 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::InvalidAttention;
+
+/// The random generator names a generation by 12 bits.
+const MOST_GENERATIONS: usize = 4095;
+/// More organisms than any use has, few enough for the random generator to name every gene.
+const MOST_ORGANISMS: usize = 1 << 20;
+
 /// What the modulation is multiplied by (section 2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "kebab-case")]
@@ -55,5 +62,27 @@ impl Default for Genetic {
             fitness_scale: FitnessScale::UnitMean,
             evolution: Evolution::Sampled,
         }
+    }
+}
+
+impl Genetic {
+    /// Refuses what cannot be, by name.
+    pub fn validate(&self) -> Result<(), InvalidAttention> {
+        let out_of_range = |name, value: String, allowed| Err(InvalidAttention::OutOfRange { name, value, allowed });
+        for (name, rate) in [("mutation_rate", self.mutation_rate), ("crossover_rate", self.crossover_rate)] {
+            if !(0.0..=1.0).contains(&rate) {
+                return out_of_range(name, rate.to_string(), "between 0 and 1");
+            }
+        }
+        if self.population_size == 0 || self.population_size > MOST_ORGANISMS {
+            return out_of_range("population_size", self.population_size.to_string(), "between 1 and 1048576");
+        }
+        if self.num_generations > MOST_GENERATIONS {
+            return out_of_range("num_generations", self.num_generations.to_string(), "between 0 and 4095");
+        }
+        if !(self.selection_pressure >= 0.0 && self.selection_pressure.is_finite()) {
+            return out_of_range("selection_pressure", self.selection_pressure.to_string(), "0 or more, and finite");
+        }
+        Ok(())
     }
 }

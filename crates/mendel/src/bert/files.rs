@@ -1,0 +1,136 @@
+//! The Transformers layout: `config.json` and `model.safetensors`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use mendel_engine::{Device, Parameters, Tensor};
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+
+use super::layout::declare;
+use super::{BertConfig, BertModel, ModelError};
+
+/// The configuration's file name.
+pub const CONFIG_FILE: &str = "config.json";
+/// The weights' file name.
+pub const WEIGHTS_FILE: &str = "model.safetensors";
+
+/// Parts of a pretraining checkpoint that a dual encoder has no use for.
+const UNUSED_PREFIXES: [&str; 2] = ["pooler.", "cls."];
+const UNUSED: [&str; 1] = ["embeddings.position_ids"];
+
+/// Tensors by name from the bytes of a safetensors file called `file`; only those that `wanted` says.
+pub fn tensors_from_bytes(
+    file: &str,
+    bytes: &[u8],
+    device: &Device,
+    wanted: impl Fn(&str) -> bool,
+) -> Result<BTreeMap<String, Tensor>, ModelError> {
+    let tensors =
+        SafeTensors::deserialize(bytes).map_err(|source| ModelError::Weights { file: file.into(), source })?;
+    let mut found = BTreeMap::new();
+    for (name, view) in tensors.iter().filter(|(name, _)| wanted(name)) {
+        if view.dtype() != Dtype::F32 {
+            let found = format!("{:?}", view.dtype());
+            return Err(ModelError::Type { name: name.into(), file: file.into(), found });
+        }
+        let mut tensor = Tensor::empty(device, view.shape());
+        for (x, bytes) in tensor.data_mut().iter_mut().zip(view.data().as_chunks::<4>().0) {
+            *x = f32::from_le_bytes(*bytes);
+        }
+        found.insert(name.to_owned(), tensor);
+    }
+    Ok(found)
+}
+
+/// The bytes of a safetensors file of these tensors.
+pub fn tensors_to_bytes<'a>(tensors: impl Iterator<Item = (String, &'a Tensor)>) -> Vec<u8> {
+    let encoded: Vec<(String, Vec<usize>, Vec<u8>)> = tensors
+        .map(|(name, tensor)| {
+            let bytes = tensor.data().iter().flat_map(|x| x.to_le_bytes()).collect();
+            (name, tensor.shape().to_vec(), bytes)
+        })
+        .collect();
+    let views = encoded.iter().map(|(name, shape, bytes)| {
+        let view = TensorView::new(Dtype::F32, shape.clone(), bytes);
+        (name, view.expect("four bytes for each element of the shape"))
+    });
+    let metadata = Some([("format".to_owned(), "pt".to_owned())].into());
+    safetensors::serialize(views, metadata).expect("serialising to memory cannot fail")
+}
+
+/// A parameter's name in the encoder: without the `bert.` prefix, and with today's names of a norm's gain and bias.
+fn canonical(name: &str) -> String {
+    let name = name.strip_prefix("bert.").unwrap_or(name);
+    name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
+}
+
+fn is_unused(name: &str) -> bool {
+    UNUSED.contains(&name) || UNUSED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// Exactly the parameters that the configuration declares, from the bytes of a weights file.
+pub(super) fn read_parameters(
+    file: &str,
+    bytes: &[u8],
+    config: &BertConfig,
+    device: &Device,
+) -> Result<Parameters, ModelError> {
+    let read = tensors_from_bytes(file, bytes, device, |name| !is_unused(&canonical(name)))?;
+    let mut tensors: BTreeMap<String, Tensor> =
+        read.into_iter().map(|(name, tensor)| (canonical(&name), tensor)).collect();
+    let mut parameters = Parameters::default();
+    for declared in declare(config) {
+        let name = declared.name;
+        let Some(tensor) = tensors.remove(&name) else {
+            return Err(ModelError::Missing { name, file: file.into() });
+        };
+        if tensor.shape() != declared.shape {
+            let found = tensor.shape().to_vec();
+            return Err(ModelError::Misshapen { name, file: file.into(), found, expected: declared.shape });
+        }
+        parameters.insert(&name, tensor);
+    }
+    match tensors.pop_first() {
+        Some((name, tensor)) => Err(ModelError::Extra { name, shape: tensor.shape().to_vec(), file: file.into() }),
+        None => Ok(parameters),
+    }
+}
+
+/// A file of the model folder.
+pub(super) fn read(folder: &Path, name: &'static str) -> Result<Vec<u8>, ModelError> {
+    let path = folder.join(name);
+    if !path.is_file() {
+        return Err(ModelError::NotAModel { folder: folder.into(), missing: name });
+    }
+    fs::read(&path).map_err(|source| ModelError::File { action: "read", path, source })
+}
+
+impl BertConfig {
+    /// The configuration in a model folder.
+    pub fn load(folder: &Path) -> Result<Self, ModelError> {
+        let bytes = read(folder, CONFIG_FILE)?;
+        let config: BertConfig = serde_json::from_slice(&bytes)
+            .map_err(|source| ModelError::Config { path: folder.join(CONFIG_FILE), source })?;
+        config.validate()?;
+        Ok(config)
+    }
+}
+
+impl BertModel {
+    /// Writes `config.json` and `model.safetensors` into a folder, which is made if it is not there.
+    pub fn save(&self, folder: &Path) -> Result<(), ModelError> {
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |source| ModelError::File { action: "write", path, source }
+        };
+        fs::create_dir_all(folder).map_err(failed(folder))?;
+        let config = serde_json::to_vec_pretty(self.config()).expect("a configuration is plain data");
+        let weights = tensors_to_bytes(self.parameters().iter().map(|(_, name, tensor)| (name.to_owned(), tensor)));
+        for (name, bytes) in [(CONFIG_FILE, config), (WEIGHTS_FILE, weights)] {
+            let path = folder.join(name);
+            fs::write(&path, bytes).map_err(failed(&path))?;
+        }
+        Ok(())
+    }
+}
