@@ -1,1 +1,5 @@
-//! evaluate
+//! Evaluation: what a model's embeddings are worth.
+
+pub mod metrics;
+
+pub use metrics::Measures;
