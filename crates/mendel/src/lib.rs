@@ -5,6 +5,7 @@ pub mod attention;
 pub mod data;
 pub mod evaluate;
 pub mod progress;
+mod random;
 pub mod report;
 pub mod settings;
 pub mod train;
