@@ -4,6 +4,7 @@ pub mod arm;
 pub mod attention;
 pub mod data;
 pub mod evaluate;
+pub mod files;
 pub mod progress;
 mod random;
 pub mod report;
