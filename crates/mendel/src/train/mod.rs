@@ -1,3 +1,4 @@
 //! train
 
+pub mod checkpoint;
 pub mod schedule;
