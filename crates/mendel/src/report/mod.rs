@@ -1,1 +1,3 @@
-//! report
+//! The report: what a comparison found, for people.
+
+pub mod table;

@@ -1,1 +1,5 @@
 //! train
+
+pub mod checkpoint;
+pub mod history;
+pub mod schedule;
