@@ -7,6 +7,7 @@ pub mod evaluate;
 pub mod progress;
 pub mod report;
 pub mod settings;
+pub mod tokenizer;
 pub mod train;
 
 pub use arm::Arm;
