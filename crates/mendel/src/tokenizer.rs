@@ -4,16 +4,22 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 use serde_json::{Value, json};
+use tokenizers::{NormalizerWrapper, PreTokenizerWrapper};
 
 const CLS: &str = "[CLS]";
 const SEP: &str = "[SEP]";
 const UNK: &str = "[UNK]";
 
+/// English has about five bytes a token; a text is first tried up to this many per token that is wanted.
+const OPENING_BYTES_PER_TOKEN: usize = 8;
+
 /// Why there is no tokenizer, or none on disk.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenizerError {
     /// The folder has neither of the two files.
-    #[error("no tokenizer in {folder}: it has neither tokenizer.json nor vocab.txt; give a folder that holds the model's files")]
+    #[error(
+        "no tokenizer in {folder}: it has neither tokenizer.json nor vocab.txt; give a folder that holds the model's files"
+    )]
     NotFound {
         /// Where it was looked for.
         folder: PathBuf,
@@ -61,6 +67,8 @@ pub struct Tokenizer {
     sep: u32,
     unk: u32,
     vocab_size: usize,
+    /// Whether each word is looked up by itself, as BERT does.
+    splits_at_spaces: bool,
 }
 
 impl Tokenizer {
@@ -89,7 +97,7 @@ impl Tokenizer {
     ///
     /// # Errors
     /// What is wrong with the list: a special token is missing, or a token stands in it twice.
-    pub fn from_vocabulary(tokens: &[impl AsRef<str>], casing: Casing) -> Result<Self, String> {
+    pub(crate) fn from_vocabulary(tokens: &[impl AsRef<str>], casing: Casing) -> Result<Self, String> {
         let mut vocabulary = serde_json::Map::new();
         for (id, token) in tokens.iter().map(AsRef::as_ref).enumerate() {
             if let Some(first) = vocabulary.insert(token.to_string(), json!(id)) {
@@ -97,10 +105,8 @@ impl Tokenizer {
             }
         }
         let special = ["[PAD]", UNK, CLS, SEP, "[MASK]"];
-        let added: Vec<Value> = special
-            .iter()
-            .filter_map(|&token| vocabulary.get(token).map(|id| added_token(token, id)))
-            .collect();
+        let added: Vec<Value> =
+            special.iter().filter_map(|&token| vocabulary.get(token).map(|id| added_token(token, id))).collect();
         let id = |token: &str| vocabulary.get(token).cloned().ok_or_else(|| missing(token));
         let whole = json!({
             "version": "1.0",
@@ -130,29 +136,47 @@ impl Tokenizer {
 
     fn from_json(json: &[u8]) -> Result<Self, String> {
         let mut inner = tokenizers::Tokenizer::from_bytes(json).map_err(|error| error.to_string())?;
-        if !matches!(inner.get_model(), tokenizers::ModelWrapper::WordPiece(_)) {
+        let tokenizers::ModelWrapper::WordPiece(model) = inner.get_model() else {
             return Err("its model is not WordPiece".into());
-        }
+        };
+        let unknown = model.unk_token.clone();
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|error| error.to_string())?;
         let id = |token: &str| inner.token_to_id(token).ok_or_else(|| missing(token));
-        let (cls, sep, unk) = (id(CLS)?, id(SEP)?, id(UNK)?);
+        let (cls, sep, unk) = (id(CLS)?, id(SEP)?, id(&unknown)?);
         let vocab_size = inner.get_vocab(true).values().max().map_or(0, |&last| last as usize + 1);
-        Ok(Tokenizer { inner, cls, sep, unk, vocab_size })
+        let splits_at_spaces = matches!(inner.get_normalizer(), Some(NormalizerWrapper::BertNormalizer(_)))
+            && matches!(inner.get_pre_tokenizer(), Some(PreTokenizerWrapper::BertPreTokenizer(_)));
+        Ok(Tokenizer { inner, cls, sep, unk, vocab_size, splits_at_spaces })
     }
 
     /// `[CLS]`, the ids of as many of the text's first tokens as fit, and `[SEP]`: at most `max_len` ids, and at
     /// least the two. A text that the tokenizer's own rules cannot take is one unknown token.
     pub fn encode(&self, text: &str, max_len: usize) -> Vec<u32> {
         let room = max_len.saturating_sub(2);
-        let encoding = self.inner.encode_fast(text, false);
-        let tokens = encoding.as_ref().map_or(std::slice::from_ref(&self.unk), |encoding| encoding.get_ids());
+        let tokens = self.opening(text, room).unwrap_or_else(|| self.pieces(text));
         let kept = &tokens[..tokens.len().min(room)];
         let mut ids = Vec::with_capacity(kept.len() + 2);
         ids.push(self.cls);
         ids.extend_from_slice(kept);
         ids.push(self.sep);
         ids
+    }
+
+    /// The pieces of a long text's beginning, where they are enough: what comes after white space changes nothing
+    /// before it, so the rest need not be looked at.
+    fn opening(&self, text: &str, room: usize) -> Option<Vec<u32>> {
+        let end = text.floor_char_boundary(room.saturating_mul(OPENING_BYTES_PER_TOKEN));
+        if !self.splits_at_spaces || end == text.len() {
+            return None;
+        }
+        let space = text[..end].rfind(|letter: char| letter.is_ascii_whitespace())?;
+        let pieces = self.pieces(&text[..space]);
+        (pieces.len() >= room).then_some(pieces)
+    }
+
+    fn pieces(&self, text: &str) -> Vec<u32> {
+        self.inner.encode_fast(text, false).map_or_else(|_| vec![self.unk], |encoding| encoding.get_ids().to_vec())
     }
 
     /// Each text as [`encode`](Self::encode) gives it, on all threads.
@@ -197,7 +221,7 @@ impl Tokenizer {
             "tokenizer_class": "BertTokenizer",
             "cls_token": CLS, "sep_token": SEP, "unk_token": UNK, "pad_token": "[PAD]", "mask_token": "[MASK]",
         });
-        if let Some(tokenizers::NormalizerWrapper::BertNormalizer(bert)) = self.inner.get_normalizer() {
+        if let Some(NormalizerWrapper::BertNormalizer(bert)) = self.inner.get_normalizer() {
             config["do_lower_case"] = json!(bert.lowercase);
             config["strip_accents"] = json!(bert.strip_accents);
             config["tokenize_chinese_chars"] = json!(bert.handle_chinese_chars);
@@ -242,4 +266,123 @@ fn read_casing(path: &Path) -> Result<Casing, TokenizerError> {
         strip_accents: flag("strip_accents")?,
         tokenize_chinese_chars: flag("tokenize_chinese_chars")?.unwrap_or(default.tokenize_chinese_chars),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WORDS: [&str; 12] =
+        ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "un", "##want", "##ed", "run", "##ning", ",", "Run"];
+
+    fn folder_with(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, content) in files {
+            std::fs::write(folder.path().join(name), content).unwrap();
+        }
+        folder
+    }
+
+    fn small() -> Tokenizer {
+        Tokenizer::from_vocabulary(&WORDS, Casing::default()).unwrap()
+    }
+
+    #[test]
+    fn text_becomes_word_pieces_between_cls_and_sep() {
+        // The example of BERT's own tokenization_test.py.
+        assert_eq!(small().encode("UNwant\u{00e9}d,running", 512), [2, 5, 6, 7, 10, 8, 9, 3]);
+        assert_eq!(small().encode("running else", 512), [2, 8, 9, 1, 3]);
+    }
+
+    #[test]
+    fn a_long_text_keeps_its_first_tokens_and_both_ends() {
+        assert_eq!(small().encode("running, running", 4), [2, 8, 9, 3]);
+        for max_len in 0..=2 {
+            assert_eq!(small().encode("running", max_len), [2, 3]);
+        }
+        assert_eq!(small().encode("", 512), [2, 3]);
+        assert_eq!(small().encode(" \n\u{0}", 512), [2, 3]);
+    }
+
+    #[test]
+    fn a_text_of_a_megabyte_is_cut_like_any_other() {
+        for text in ["running ".repeat(1 << 17), "x".repeat(1 << 20), "\u{4e2d}".repeat(1 << 18)] {
+            assert!(small().encode(&text, 512).len() <= 512);
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn the_first_tokens_do_not_depend_on_where_reading_stops(
+            text in "([a-zR\u{e9}\u{301}\u{4e2d},\u{0} \n]|run|ning|\\[SEP\\]| ){0,120}",
+            max_len in 2usize..20,
+        ) {
+            let whole = small().encode(&text, usize::MAX);
+            let kept = max_len.min(whole.len());
+            let expected = [&whole[..kept - 1], &[3]].concat();
+            proptest::prop_assert_eq!(small().encode(&text, max_len), expected);
+        }
+    }
+
+    #[test]
+    fn a_batch_equals_its_texts_one_by_one() {
+        let texts: Vec<String> = (0..300).map(|i| "unwanted, running ".repeat(i % 7) + "run").collect();
+        let one_by_one: Vec<Vec<u32>> = texts.iter().map(|text| small().encode(text, 20)).collect();
+        assert_eq!(small().encode_batch(&texts, 20), one_by_one);
+    }
+
+    #[test]
+    fn casing_is_what_the_configuration_says_and_lower_without_one() {
+        let vocabulary = WORDS.join("\r\n") + "\r\n\r\n";
+        let lower = folder_with(&[("vocab.txt", &vocabulary)]);
+        assert_eq!(Tokenizer::from_folder(lower.path()).unwrap().encode("Run", 9), [2, 8, 3]);
+        let cased =
+            folder_with(&[("vocab.txt", &vocabulary), ("tokenizer_config.json", r#"{"do_lower_case": false}"#)]);
+        assert_eq!(Tokenizer::from_folder(cased.path()).unwrap().encode("Run", 9), [2, 11, 3]);
+    }
+
+    #[test]
+    fn what_is_saved_reads_back_the_same_from_either_file() {
+        let casing = Casing { do_lower_case: false, ..Casing::default() };
+        let saved = tempfile::tempdir().unwrap();
+        Tokenizer::from_vocabulary(&WORDS, casing).unwrap().save(saved.path()).unwrap();
+        for file in ["tokenizer.json", "vocab.txt"] {
+            let read = Tokenizer::from_folder(saved.path()).unwrap();
+            assert_eq!(read.encode("Run running Unwanted", 9), [2, 11, 8, 9, 1, 3], "from {file}");
+            assert_eq!(read.vocab_size(), WORDS.len());
+            std::fs::remove_file(saved.path().join("tokenizer.json")).ok();
+        }
+    }
+
+    #[test]
+    fn truncation_and_padding_of_the_file_are_not_used() {
+        let mut whole = serde_json::to_value(&small().inner).unwrap();
+        whole["truncation"] = json!({"direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0});
+        whole["padding"] = json!({
+            "strategy": {"Fixed": 9}, "direction": "Right", "pad_to_multiple_of": null,
+            "pad_id": 0, "pad_type_id": 0, "pad_token": "[PAD]",
+        });
+        let folder = folder_with(&[("tokenizer.json", &whole.to_string())]);
+        assert_eq!(Tokenizer::from_folder(folder.path()).unwrap().encode("running, run", 512), [2, 8, 9, 10, 8, 3]);
+    }
+
+    #[test]
+    fn errors_name_the_file_and_what_is_missing() {
+        let cases: [(&[(&str, &str)], &str, &str); 6] = [
+            (&[], "neither tokenizer.json nor vocab.txt", ""),
+            (&[("vocab.txt", "[UNK]\n[SEP]\nrun")], "vocab.txt", "no [CLS]"),
+            (&[("vocab.txt", "[UNK]\n[CLS]\n[SEP]\nrun\n[CLS]")], "vocab.txt", "lines 2 and 5"),
+            (&[("vocab.txt", "[CLS]\n[SEP]\nrun")], "vocab.txt", "no [UNK]"),
+            (&[("tokenizer.json", "{}")], "tokenizer.json", "not a tokenizer"),
+            (
+                &[("vocab.txt", "[UNK]"), ("tokenizer_config.json", r#"{"do_lower_case": 1}"#)],
+                "tokenizer_config",
+                "do_lower_case",
+            ),
+        ];
+        for (files, file, what) in cases {
+            let message = Tokenizer::from_folder(folder_with(files).path()).unwrap_err().to_string();
+            assert!(message.contains(file) && message.contains(what), "{what:?} is not in {message:?}");
+        }
+    }
 }

@@ -76,10 +76,7 @@ pub enum DataError {
         report: LoadReport,
     },
     /// Not one pair to train on.
-    #[error(
-        "{source_name} has no usable pair: of {rows} rows {reasons}",
-        rows = .report.rows, reasons = .report.reasons()
-    )]
+    #[error("{source_name} has no usable pair: {}", counted(.report))]
     NothingUsable {
         /// What was loaded.
         source_name: String,
@@ -87,7 +84,9 @@ pub enum DataError {
         report: LoadReport,
     },
     /// Fewer pairs than one optimizer step takes.
-    #[error("{pairs} training pairs do not fill one batch of {batch_size}; give more data or a --batch-size of at most {pairs}")]
+    #[error(
+        "{pairs} training pairs do not fill one batch of {batch_size}; give more data or a --batch-size of at most {pairs}"
+    )]
     FewerThanABatch {
         /// Pairs there are.
         pairs: usize,
@@ -100,5 +99,13 @@ pub enum DataError {
 }
 
 fn listed(left_out: &[String]) -> String {
-    if left_out.is_empty() { "it has no files (folders inside it are not searched)".into() } else { left_out.join("; ") }
+    if left_out.is_empty() {
+        "it has no files (folders inside it are not searched)".into()
+    } else {
+        left_out.join("; ")
+    }
+}
+
+fn counted(report: &LoadReport) -> String {
+    if report.rows == 0 { "it has no rows".into() } else { format!("of {} rows {}", report.rows, report.reasons()) }
 }

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
+use serde::de::DeserializeOwned;
 use serde_json::Value;
+use serde_json::error::Category;
 
 use super::lines::Lines;
 use super::{DataError, Pair, RefusedReason, msmarco, pairs};
@@ -36,15 +38,23 @@ impl Format {
     /// The pair of a row.
     pub(super) fn parse(self, row: &[u8]) -> Result<Pair, RefusedReason> {
         let text = std::str::from_utf8(row).map_err(|_| RefusedReason::BadUtf8)?;
-        if let Format::Tsv { .. } = self {
-            return pairs::parse_tsv(text);
-        }
-        match serde_json::from_str(text) {
-            Ok(row @ Value::Object(_)) if self == Format::MsMarco => msmarco::parse(row),
-            Ok(row @ Value::Object(_)) => pairs::parse(row),
-            _ => Err(RefusedReason::NotJson),
+        match self {
+            Format::MsMarco => msmarco::parse(text),
+            Format::JsonPairs => pairs::parse(text),
+            Format::Tsv { .. } => pairs::parse_tsv(text),
         }
     }
+}
+
+/// The fields of a JSON object; a list of their values in order, which serde would take too, is refused.
+pub(super) fn json_row<T: DeserializeOwned>(row: &str) -> Result<T, RefusedReason> {
+    if !row.trim_start().starts_with('{') {
+        return Err(RefusedReason::NotJson);
+    }
+    serde_json::from_str(row).map_err(|error| match error.classify() {
+        Category::Data => RefusedReason::WrongType,
+        Category::Syntax | Category::Eof | Category::Io => RefusedReason::NotJson,
+    })
 }
 
 fn of_row(row: &[u8]) -> Result<Format, String> {
@@ -65,7 +75,8 @@ fn of_row(row: &[u8]) -> Result<Format, String> {
         (Some(_), Some(_), _) => Ok(Format::MsMarco),
         (Some(_), None, Some(_)) => Ok(Format::JsonPairs),
         _ => {
-            let fields: Vec<&str> = row.as_object().into_iter().flat_map(|row| row.keys().map(String::as_str)).collect();
+            let fields: Vec<&str> =
+                row.as_object().into_iter().flat_map(|row| row.keys().map(String::as_str)).collect();
             Err(format!("its first row has the fields {}", fields.join(", ")))
         }
     }

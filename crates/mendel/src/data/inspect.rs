@@ -78,7 +78,13 @@ impl Lengths {
             let rank = (lengths.len() * percent).div_ceil(100).max(1);
             lengths.get(rank - 1).copied().unwrap_or_default()
         };
-        Lengths { min: percentile(0), p50: percentile(50), p90: percentile(90), p99: percentile(99), max: percentile(100) }
+        Lengths {
+            min: percentile(0),
+            p50: percentile(50),
+            p90: percentile(90),
+            p99: percentile(99),
+            max: percentile(100),
+        }
     }
 }
 

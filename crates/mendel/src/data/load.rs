@@ -58,7 +58,8 @@ pub fn load(source: &str, options: &LoadOptions, observer: &mut dyn Observer) ->
     let dataset = load_rows(source, observer)?;
     let report = &dataset.report;
     if report.malformed() as f64 > options.max_bad_rows * report.rows as f64 {
-        let broken = report.refused.iter().filter(|(reason, _)| reason.is_malformed()).map(|(_, refused)| &refused.first);
+        let broken =
+            report.refused.iter().filter(|(reason, _)| reason.is_malformed()).map(|(_, refused)| &refused.first);
         if let Some(first) = broken.min_by_key(|first| (&first.file, first.line)).cloned() {
             let (source_name, allowed) = (source.to_string(), options.max_bad_rows);
             return Err(DataError::TooManyBadRows { source_name, allowed, first, report: dataset.report });

@@ -53,3 +53,4 @@ impl Pair {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]

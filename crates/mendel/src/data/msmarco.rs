@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+use super::format::json_row;
 use super::{Pair, RefusedReason};
 
 /// Label of a passage that an annotator used for the answer.
@@ -22,13 +23,14 @@ struct Passages {
 }
 
 /// The pair of a row: its positive is the first selected passage, its negatives are those labelled 0.
-pub(super) fn parse(row: serde_json::Value) -> Result<Pair, RefusedReason> {
-    let Row { query, passages } = Row::deserialize(row).map_err(|_| RefusedReason::WrongType)?;
+pub(super) fn parse(row: &str) -> Result<Pair, RefusedReason> {
+    let Row { query, passages } = json_row(row)?;
     let Passages { is_selected, passage_text } = passages;
     if is_selected.len() != passage_text.len() {
         return Err(RefusedReason::WrongType);
     }
-    let labelled = |label: i64| is_selected.iter().zip(&passage_text).filter(move |(of, _)| **of == label).map(|(_, text)| text);
+    let labelled =
+        |label: i64| is_selected.iter().zip(&passage_text).filter(move |(of, _)| **of == label).map(|(_, text)| text);
     let Some(positive) = labelled(SELECTED).next() else {
         let known = is_selected.is_empty() || is_selected.contains(&NOT_SELECTED);
         return Err(if known { RefusedReason::NoSelectedPassage } else { RefusedReason::HiddenLabels });

@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+use super::format::json_row;
 use super::{Pair, RefusedReason};
 
 #[derive(Deserialize)]
@@ -12,8 +13,8 @@ struct Row {
 }
 
 /// The pair of a JSON object; other fields are not looked at.
-pub(super) fn parse(row: serde_json::Value) -> Result<Pair, RefusedReason> {
-    let Row { query, positive, negatives } = Row::deserialize(row).map_err(|_| RefusedReason::WrongType)?;
+pub(super) fn parse(row: &str) -> Result<Pair, RefusedReason> {
+    let Row { query, positive, negatives } = json_row(row)?;
     Pair::new(&query, &positive, negatives.iter().flatten())
 }
 

@@ -88,7 +88,10 @@ pub struct LoadReport {
 impl LoadReport {
     /// Notes a refused row.
     pub(super) fn refuse(&mut self, reason: RefusedReason, at: impl FnOnce() -> Location) {
-        self.refused.entry(reason).and_modify(|refused| refused.count += 1).or_insert_with(|| Refused { count: 1, first: at() });
+        self.refused
+            .entry(reason)
+            .and_modify(|refused| refused.count += 1)
+            .or_insert_with(|| Refused { count: 1, first: at() });
     }
 
     /// Rows that are broken: those that `--max-bad-rows` is about.
@@ -101,7 +104,8 @@ impl LoadReport {
         if self.refused.is_empty() {
             return "none was refused".into();
         }
-        let parts: Vec<String> = self.refused.iter().map(|(reason, refused)| format!("{} {reason}", refused.count)).collect();
+        let parts: Vec<String> =
+            self.refused.iter().map(|(reason, refused)| format!("{} {reason}", refused.count)).collect();
         parts.join(", ")
     }
 }

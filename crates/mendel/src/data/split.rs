@@ -39,7 +39,8 @@ pub fn hold_out(pairs: Vec<Pair>) -> (Vec<Pair>, Vec<Pair>) {
 
 fn query_hash(query: &str) -> u64 {
     let lower = query.to_lowercase();
-    let words: Vec<&str> = lower.split(|letter: char| !letter.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
+    let words: Vec<&str> =
+        lower.split(|letter: char| !letter.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
     let digest = Sha256::digest(words.join(" "));
     digest.iter().take(8).fold(0, |hash, &byte| hash << 8 | u64::from(byte))
 }
@@ -117,7 +118,8 @@ mod tests {
 
     #[test]
     fn about_a_tenth_is_held_out_and_no_query_is_on_both_sides() {
-        let pairs: Vec<Pair> = (0..5000).map(|i| pair(&format!("Query {}?", i % 2500), &format!("p{i}"), &[])).collect();
+        let pairs: Vec<Pair> =
+            (0..5000).map(|i| pair(&format!("Query {}?", i % 2500), &format!("p{i}"), &[])).collect();
         let (train, held_out) = hold_out(pairs);
         assert!((350..650).contains(&held_out.len()), "{}", held_out.len());
         assert!(held_out.iter().all(|held| !train.iter().any(|pair| pair.query == held.query)));

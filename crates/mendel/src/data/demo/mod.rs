@@ -90,7 +90,8 @@ impl World {
         };
         let mut chosen: Vec<usize> = Vec::new();
         for wanted in [&of_subject as &dyn Fn(&Fact) -> bool, &of_relation] {
-            let mut passages: Vec<usize> = self.facts.iter().filter(|fact| wanted(fact)).map(|fact| fact.passage).collect();
+            let mut passages: Vec<usize> =
+                self.facts.iter().filter(|fact| wanted(fact)).map(|fact| fact.passage).collect();
             passages.dedup();
             passages.retain(|&other| other != passage);
             random.shuffle(&mut passages);

@@ -103,7 +103,7 @@ impl World {
         let entity = &self.entities[subject];
         let relation = &relations_of(entity.kind)[relation];
         let object = match &relation.objects {
-            Objects::Words(words) => random.pick(words).to_string(),
+            Objects::Words(words) => random.pick(&words.split(", ").collect::<Vec<_>>()).to_string(),
             Objects::Of(kind) => self.entities[self.another(subject, *kind, random)].name.clone(),
         };
         let template = *random.pick(&relation.statements);
@@ -140,20 +140,30 @@ const SURNAME_ENDS: [&str; 5] = ["rrow", "nnick", "skel", "ddern", "lby"];
 const DEVICES: [&str; 12] =
     ["loom", "pump", "press", "lathe", "crane", "mangle", "churn", "grinder", "winch", "bellows", "furnace", "plough"];
 const TRADES: [&str; 12] = [
-    "Ropeworks", "Foundry", "Mills", "Brothers", "Shipyard", "Brewery", "Pottery", "Trading", "Ironworks", "Glassworks",
-    "Sawmill", "Printers",
+    "Ropeworks",
+    "Foundry",
+    "Mills",
+    "Brothers",
+    "Shipyard",
+    "Brewery",
+    "Pottery",
+    "Trading",
+    "Ironworks",
+    "Glassworks",
+    "Sawmill",
+    "Printers",
 ];
 const SPECIES_STARTS: [&str; 5] = ["vel", "mur", "plo", "sna", "tri"];
 const SPECIES_ENDS: [&str; 4] = ["mit", "ddle", "vark", "nix"];
 const COATS: [&str; 12] = [
-    "marsh", "crested", "lesser", "greater", "horned", "bearded", "dwarf", "mountain", "river", "spotted", "masked", "shy",
+    "marsh", "crested", "lesser", "greater", "horned", "bearded", "dwarf", "mountain", "river", "spotted", "masked",
+    "shy",
 ];
 const GIVEN_STARTS: [&str; 6] = ["Or", "Mi", "Jo", "Sa", "Te", "El"];
 const GIVEN_ENDS: [(&str, &str); 4] = [("la", "She"), ("ren", "He"), ("vin", "He"), ("dra", "She")];
 const TOWN_STARTS: [&str; 6] = ["Tes", "Hol", "Gar", "Win", "Fal", "Har"];
 const TOWN_ENDS: [&str; 4] = ["kel", "mer", "ton", "wick"];
-const TOWN_PARTS: [&str; 10] =
-    ["Haven", "Bridge", "Hill", "Cross", "Abbey", "Ford", "Castle", "Moor", "Heath", "Quay"];
+const TOWN_PARTS: [&str; 10] = ["Haven", "Bridge", "Hill", "Cross", "Abbey", "Ford", "Castle", "Moor", "Heath", "Quay"];
 
 /// The entities of a kind: all names are of two parts, each of which other entities have too.
 fn entities_of(kind: Kind, random: &mut SplitMix64) -> Vec<Entity> {
