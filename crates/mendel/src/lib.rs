@@ -11,6 +11,7 @@ pub mod progress;
 mod random;
 pub mod report;
 pub mod settings;
+pub mod tokenizer;
 pub mod train;
 
 pub use arm::Arm;

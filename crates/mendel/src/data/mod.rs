@@ -1,1 +1,56 @@
-//! data
+//! Training and evaluation data: reading it, splitting it, and the order it is trained in.
+
+pub mod demo;
+mod error;
+mod format;
+mod inspect;
+mod lines;
+mod load;
+mod msmarco;
+mod pairs;
+mod random;
+mod report;
+mod sampler;
+mod split;
+
+pub use self::error::DataError;
+pub use self::inspect::{Inspection, Lengths, inspect};
+pub use self::load::{Dataset, LoadOptions, load};
+pub use self::report::{LoadReport, Location, Refused, RefusedReason};
+pub use self::sampler::Sampler;
+pub use self::split::{EvaluationSet, hold_out};
+
+/// A query, a passage that answers it, and passages that do not. No text is empty or has white space around it.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Pair {
+    /// What is asked.
+    pub query: String,
+    /// What answers it.
+    pub positive: String,
+    /// What was seen not to; differs from the positive.
+    pub negatives: Vec<String>,
+}
+
+impl Pair {
+    /// A pair of trimmed texts; negatives that are empty or equal to the positive are left out.
+    ///
+    /// # Errors
+    /// [`RefusedReason::EmptyText`] where the query or the positive is empty.
+    fn new(
+        query: &str,
+        positive: &str,
+        negatives: impl IntoIterator<Item = impl AsRef<str>>,
+    ) -> Result<Self, RefusedReason> {
+        let (query, positive) = (query.trim(), positive.trim());
+        if query.is_empty() || positive.is_empty() {
+            return Err(RefusedReason::EmptyText);
+        }
+        let trimmed = negatives.into_iter().map(|text| text.as_ref().trim().to_string());
+        let negatives = trimmed.filter(|text| !text.is_empty() && text != positive).collect();
+        Ok(Pair { query: query.to_string(), positive: positive.to_string(), negatives })
+    }
+}
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
