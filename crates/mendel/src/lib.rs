@@ -4,6 +4,7 @@ pub mod arm;
 pub mod attention;
 pub mod data;
 pub mod evaluate;
+pub mod presets;
 pub mod progress;
 pub mod report;
 pub mod settings;
