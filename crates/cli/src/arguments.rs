@@ -22,14 +22,17 @@ pub struct Arguments {
     pub command: Command,
 }
 
+/// Puts the flags that every command has below its own in the help.
+const LAST: usize = 900;
+
 /// How much is told on the way.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct Talk {
     /// Log what is done and show every cause of an error; twice for details
-    #[arg(short, long, global = true, action = ArgAction::Count)]
+    #[arg(short, long, global = true, action = ArgAction::Count, display_order = LAST)]
     pub verbose: u8,
     /// Tell nothing but warnings and errors
-    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    #[arg(short, long, global = true, conflicts_with = "verbose", display_order = LAST)]
     pub quiet: bool,
 }
 

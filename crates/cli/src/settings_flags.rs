@@ -99,6 +99,7 @@ pub struct TrainingFlags {
     model: Option<String>,
     /// Keep the model's architecture and tokenizer, draw its weights
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(hide_possible_values = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     from_scratch: Option<bool>,
     /// Held-out pairs; without it every tenth query of the dataset is held out
@@ -194,10 +195,12 @@ pub struct AttentionFlags {
     in_proj_dim: Option<usize>,
     /// RMS norm with a learned gain on each head's queries and keys, in every arm
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(hide_possible_values = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     qk_norm: Option<bool>,
     /// Each position sees itself and those before it, in every arm
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(hide_possible_values = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     causal: Option<bool>,
 }

@@ -38,7 +38,8 @@ impl Layers {
         if let Some(path) = &self.config {
             settings.extend(read(path)?);
         }
-        let flags = Table::try_from(flags).map_err(|error| WrongUsage::new(format!("a flag's value: {error}")))?;
+        let flags = Table::try_from(flags)
+            .map_err(|error| WrongUsage::new(format!("a flag's value cannot be kept as a setting: {error}")))?;
         settings.extend(flags);
         settings.try_into().context("the settings do not fit together")
     }

@@ -14,6 +14,9 @@ const MIN_SEQ_LEN: usize = 3;
 /// What a settings file can hold: TOML has signed numbers only.
 const MAX_SEED: u64 = i64::MAX as u64;
 
+/// More than any machine has; a slip of the finger beyond it would keep the machine busy starting threads.
+const MAX_THREADS: usize = 1024;
+
 /// A setting that no run can work with. Settings are named as in a file; the flag is the same name after `--`.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum InvalidSetting {
@@ -163,6 +166,8 @@ impl Settings {
     }
 
     fn validate_machine(&self) -> Result<(), InvalidSetting> {
+        let possible = self.threads <= MAX_THREADS;
+        require(possible, "threads", self.threads, || format!("0 (all) to {MAX_THREADS}"))?;
         match self.device.as_str() {
             "auto" | "cpu" => {}
             _ => return unavailable("device", &self.device, "auto or cpu"),
@@ -321,6 +326,12 @@ mod tests {
         let seed = i64::MAX as u64;
         changed(|s| s.seed = seed).validate().unwrap();
         refused("seed", "9223372036854775808", "at most 9223372036854775807", |s| s.seed = seed + 1);
+    }
+
+    #[test]
+    fn threads_beyond_any_machine_are_refused() {
+        refused("threads", "1025", "0 (all) to 1024", |s| s.threads = 1025);
+        changed(|s| s.threads = 1024).validate().unwrap();
     }
 
     #[test]
