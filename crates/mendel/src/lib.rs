@@ -7,6 +7,7 @@ pub mod data;
 pub mod evaluate;
 pub mod files;
 pub mod layers;
+pub mod presets;
 pub mod progress;
 mod random;
 pub mod report;

@@ -1,11 +1,15 @@
 //! Every setting that decides a run, with its default: one definition for library, file and command line.
 
+mod validate;
+
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use crate::arm::Arm;
 use crate::attention::Genetic;
+
+pub use validate::InvalidSetting;
 
 /// How token vectors become one vector for a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Default)]
@@ -45,8 +49,11 @@ pub enum LrSchedule {
 }
 
 /// The settings in force for a run. `config.toml` in the artefacts is this, serialised.
+///
+/// Keys that are no setting are left to the reader of a file to refuse: serde does not support refusing
+/// them beside a flattened part.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
+#[serde(rename_all = "kebab-case", default)]
 pub struct Settings {
     /// A folder in the Transformers layout, or `demo-tiny`.
     pub model: String,
@@ -126,6 +133,16 @@ pub struct Settings {
     pub threads: usize,
     /// Where the artefacts go.
     pub output_dir: PathBuf,
+}
+
+impl Settings {
+    /// The text of `config.toml`: reading it back gives these settings, bit for bit.
+    ///
+    /// # Errors
+    /// A path that is not UTF-8 and a whole number above 2^63 - 1 cannot be written.
+    pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
+        toml::to_string(self)
+    }
 }
 
 impl Default for Settings {

@@ -1,0 +1,432 @@
+//! The command line: commands, what each takes, and what it gives for the settings.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use mendel::{Arm, Settings};
+use serde::Serialize;
+use toml::Table;
+
+use crate::failure::WrongUsage;
+use crate::settings_flags::{self, AttentionFlags, DataFlags, GeneticFlags, MachineFlags, SettingsFlags, TextFlags};
+use crate::settings_layers::Layers;
+
+/// Train BERT dual encoders for text retrieval, with standard and with genetic attention, and compare them.
+#[derive(Parser, Debug)]
+#[command(name = "mendel", version)]
+pub struct Arguments {
+    #[command(flatten)]
+    pub talk: Talk,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Puts the flags that every command has below its own in the help.
+const LAST: usize = 900;
+
+/// How much is told on the way.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct Talk {
+    /// Log what is done and show every cause of an error; twice for details
+    #[arg(short, long, global = true, action = ArgAction::Count, display_order = LAST)]
+    pub verbose: u8,
+    /// Tell nothing but warnings and errors
+    #[arg(short, long, global = true, conflicts_with = "verbose", display_order = LAST)]
+    pub quiet: bool,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Train every arm on the same data in the same order, evaluate them, test the differences
+    Compare(Box<TrainingArguments>),
+    /// Train one arm
+    Train(Box<TrainingArguments>),
+    /// Evaluate a saved model on held-out pairs
+    Eval(EvalArguments),
+    /// Turn texts into embeddings with a saved model
+    Embed(EmbedArguments),
+    /// Look at datasets
+    #[command(subcommand)]
+    Data(DataCommand),
+    /// Measure a training step: throughput, memory, share of the machine's arithmetic used
+    Bench(BenchArguments),
+    /// Show devices, CPU features, versions, and what `auto` would choose
+    Info(InfoArguments),
+}
+
+/// What `compare` and `train` take. In `train` the arms are one, and the flag is `--attention`.
+#[derive(Args, Debug)]
+pub struct TrainingArguments {
+    #[command(flatten)]
+    layers: Layers,
+    /// Go on from the newest complete checkpoint, or from the one named
+    #[arg(long, value_name = "PATH", num_args = 0..=1)]
+    pub resume: Option<Option<PathBuf>>,
+    /// Load everything, run one step and one evaluation batch of every arm, write nothing
+    #[arg(long, conflicts_with = "resume")]
+    pub dry_run: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Print the settings in force as TOML, for --config, and do nothing else
+    #[arg(long)]
+    pub print_config: bool,
+    #[command(flatten)]
+    flags: SettingsFlags,
+}
+
+impl TrainingArguments {
+    /// The settings in force for a comparison.
+    pub fn settings(&self) -> anyhow::Result<Settings> {
+        let settings = self.layers.resolve(Table::new(), &self.flags)?;
+        settings.validate()?;
+        Ok(settings)
+    }
+
+    /// The settings in force for training one arm.
+    pub fn settings_of_one_arm(&self) -> anyhow::Result<Settings> {
+        let settings = self.layers.resolve(one_arm(), &self.flags)?;
+        settings.validate()?;
+        if settings.arms.len() > 1 {
+            let arms = settings.arms.iter().map(Arm::to_string).collect::<Vec<_>>().join(", ");
+            let message = format!("train trains one arm and the settings name {arms}: choose one with --attention");
+            return Err(WrongUsage::new(message).into());
+        }
+        Ok(settings)
+    }
+}
+
+/// What `train` trains where nothing says otherwise.
+fn one_arm() -> Table {
+    Table::from_iter([("arms".to_owned(), vec![Arm::STANDARD.to_string()].into())])
+}
+
+/// What `eval` takes.
+#[derive(Args, Debug)]
+pub struct EvalArguments {
+    #[command(flatten)]
+    model: ModelFolder,
+    #[command(flatten)]
+    layers: Layers,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Write the result to this folder too
+    // Not called output_dir: unlike that setting, it has no default.
+    #[arg(long = "output-dir", value_name = "FOLDER")]
+    pub results_dir: Option<PathBuf>,
+    #[command(flatten)]
+    flags: EvalFlags,
+}
+
+/// A saved model, in whichever of two places it is named.
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+struct ModelFolder {
+    /// The saved model's folder
+    #[arg(value_name = "MODEL")]
+    folder: Option<String>,
+    /// The same, as a flag
+    #[arg(long = "model", value_name = "MODEL")]
+    folder_flag: Option<String>,
+}
+
+#[derive(Args, Debug, Serialize)]
+struct EvalFlags {
+    #[command(flatten)]
+    #[serde(flatten)]
+    data: DataFlags,
+    #[command(flatten)]
+    #[serde(flatten)]
+    text: TextFlags,
+    #[command(flatten)]
+    #[serde(flatten)]
+    machine: MachineFlags,
+}
+
+impl EvalArguments {
+    /// The settings in force; `model` is the saved model's folder.
+    pub fn settings(&self) -> anyhow::Result<Settings> {
+        let mut settings = self.layers.resolve(Table::new(), &self.flags)?;
+        if let Some(folder) = self.model.folder.as_ref().or(self.model.folder_flag.as_ref()) {
+            settings.model.clone_from(folder);
+        }
+        settings.validate_values()?;
+        Ok(settings)
+    }
+}
+
+/// What `embed` takes.
+#[derive(Args, Debug)]
+pub struct EmbedArguments {
+    /// The texts: JSONL with "text", TSV or plain lines; - reads standard input
+    #[arg(value_name = "TEXTS")]
+    pub texts: PathBuf,
+    /// The saved model's folder
+    #[arg(long = "model", value_name = "MODEL")]
+    folder: String,
+    /// Where the embeddings go; the ending says how: .npy, .safetensors or .jsonl
+    #[arg(short, long, value_name = "FILE", value_parser = embeddings_file)]
+    pub output: EmbeddingsFile,
+    #[command(flatten)]
+    layers: Layers,
+    #[command(flatten)]
+    flags: EmbedFlags,
+}
+
+#[derive(Args, Debug, Serialize)]
+struct EmbedFlags {
+    #[command(flatten)]
+    #[serde(flatten)]
+    text: TextFlags,
+    #[command(flatten)]
+    #[serde(flatten)]
+    machine: MachineFlags,
+}
+
+impl EmbedArguments {
+    /// The settings in force; `model` is the saved model's folder.
+    pub fn settings(&self) -> anyhow::Result<Settings> {
+        let mut settings = self.layers.resolve(Table::new(), &self.flags)?;
+        settings.model.clone_from(&self.folder);
+        settings.validate_values()?;
+        Ok(settings)
+    }
+}
+
+/// A file of embeddings to be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EmbeddingsFile {
+    pub path: PathBuf,
+    pub format: EmbeddingsFormat,
+}
+
+/// How embeddings are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EmbeddingsFormat {
+    Npy,
+    Safetensors,
+    Jsonl,
+}
+
+fn embeddings_file(path: &str) -> Result<EmbeddingsFile, &'static str> {
+    let format = match Path::new(path).extension().and_then(|ending| ending.to_str()) {
+        Some("npy") => EmbeddingsFormat::Npy,
+        Some("safetensors") => EmbeddingsFormat::Safetensors,
+        Some("jsonl") => EmbeddingsFormat::Jsonl,
+        _ => return Err("it must end in .npy, .safetensors or .jsonl"),
+    };
+    Ok(EmbeddingsFile { path: path.into(), format })
+}
+
+/// What can be done with a dataset.
+#[derive(Subcommand, Debug)]
+pub enum DataCommand {
+    /// Read a dataset and show counts, lengths and refused rows
+    Inspect(InspectArguments),
+    /// Write the built-in dataset
+    Demo(DemoArguments),
+}
+
+/// What `data inspect` takes.
+#[derive(Args, Debug)]
+pub struct InspectArguments {
+    /// A file or folder of pairs
+    pub path: PathBuf,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What `data demo` takes.
+#[derive(Args, Debug)]
+pub struct DemoArguments {
+    /// Where the files go
+    pub folder: PathBuf,
+}
+
+/// What `bench` takes.
+#[derive(Args, Debug)]
+pub struct BenchArguments {
+    /// The model whose layers are measured, with drawn weights
+    #[arg(long, value_enum, default_value_t = Shape::Minilm)]
+    pub shape: Shape,
+    /// Pairs per step
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(2..))]
+    pub pairs: u32,
+    /// Where the lengths of the texts come from
+    #[arg(long, value_enum, default_value_t = Lengths::Msmarco)]
+    pub lengths: Lengths,
+    /// Steps measured, after those that warm up
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    pub steps: u32,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    flags: BenchFlags,
+}
+
+#[derive(Args, Debug, Serialize)]
+struct BenchFlags {
+    #[command(flatten)]
+    #[serde(flatten)]
+    attention: AttentionFlags,
+    #[command(flatten)]
+    #[serde(flatten)]
+    genetic: GeneticFlags,
+    #[command(flatten)]
+    #[serde(flatten)]
+    machine: MachineFlags,
+}
+
+impl BenchArguments {
+    /// The settings in force.
+    pub fn settings(&self) -> anyhow::Result<Settings> {
+        let settings = Layers::default().resolve(Table::new(), &self.flags)?;
+        settings.validate_values()?;
+        Ok(settings)
+    }
+}
+
+/// The layers that `bench` measures.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// 6 layers of 384, 12 heads
+    Minilm,
+    /// 12 layers of 768, 12 heads
+    BertBase,
+    /// The built-in model
+    DemoTiny,
+}
+
+/// The lengths of the texts that `bench` measures with.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lengths {
+    /// As long as the queries and passages of MS MARCO
+    Msmarco,
+}
+
+/// What `info` takes.
+#[derive(Args, Debug)]
+pub struct InfoArguments {
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl Arguments {
+    /// Reads a command line, the program's name first.
+    ///
+    /// # Errors
+    /// Also for `--help` and `--version`, whose text is the error's.
+    pub fn read(line: impl IntoIterator<Item = OsString>) -> Result<Arguments, clap::Error> {
+        Arguments::from_arg_matches(&command_line().try_get_matches_from(line)?)
+    }
+}
+
+/// The derived command line with the defaults in the help, and `train`'s arms as `--attention`.
+fn command_line() -> clap::Command {
+    let defaults = Table::try_from(Settings::default()).unwrap_or_default();
+    let mut defaults_of_one_arm = defaults.clone();
+    defaults_of_one_arm.extend(one_arm());
+    Arguments::command()
+        .mut_subcommand("train", |train| {
+            train.mut_arg("arms", |arms| {
+                arms.long("attention")
+                    .value_name("ARM")
+                    .help("What is trained: standard or genetic, either with +qk-norm")
+                    .action(ArgAction::Set)
+                    .value_delimiter(None)
+            })
+        })
+        .mut_subcommands(|command| {
+            let one_arm = command.get_name() == "train";
+            settings_flags::complete(command, if one_arm { &defaults_of_one_arm } else { &defaults })
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(line: &str) -> Result<Arguments, clap::Error> {
+        Arguments::read(line.split(' ').map(OsString::from))
+    }
+
+    fn training(line: &str) -> Box<TrainingArguments> {
+        match read(line).unwrap().command {
+            Command::Compare(arguments) | Command::Train(arguments) => arguments,
+            other => panic!("not a training command: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        command_line().debug_assert();
+    }
+
+    #[test]
+    fn compare_takes_a_list_of_arms() {
+        let settings = training("mendel compare --arms genetic,standard+qk-norm").settings().unwrap();
+        assert_eq!(settings.arms, [Arm::GENETIC, Arm { genetic: false, qk_norm: true }]);
+    }
+
+    #[test]
+    fn train_takes_one_arm_and_calls_it_attention() {
+        let settings = training("mendel train --attention genetic").settings_of_one_arm().unwrap();
+        assert_eq!(settings.arms, [Arm::GENETIC]);
+        assert!(read("mendel train --arms genetic").is_err());
+        assert!(read("mendel train --attention standard,genetic").is_err());
+        assert!(read("mendel compare --attention genetic").is_err());
+    }
+
+    #[test]
+    fn train_without_an_arm_trains_the_standard_one() {
+        assert_eq!(training("mendel train").settings_of_one_arm().unwrap().arms, [Arm::STANDARD]);
+    }
+
+    #[test]
+    fn resume_has_a_value_or_none() {
+        assert_eq!(training("mendel train").resume, None);
+        assert_eq!(training("mendel train --resume").resume, Some(None));
+        assert_eq!(training("mendel train --resume --json").resume, Some(None));
+        assert_eq!(training("mendel train --resume step-000500").resume, Some(Some("step-000500".into())));
+    }
+
+    #[test]
+    fn a_switch_can_be_turned_off_again() {
+        assert!(training("mendel compare --qk-norm").settings().unwrap().qk_norm);
+        assert!(!training("mendel compare --qk-norm=false").settings().unwrap().qk_norm);
+    }
+
+    #[test]
+    fn a_saved_model_is_named_in_one_place() {
+        for line in ["mendel eval saved", "mendel eval --model saved"] {
+            let Command::Eval(arguments) = read(line).unwrap().command else { panic!("not eval") };
+            assert_eq!(arguments.settings().unwrap().model, "saved");
+        }
+        assert!(read("mendel eval").is_err());
+        assert!(read("mendel eval saved --model saved").is_err());
+    }
+
+    #[test]
+    fn the_ending_of_the_output_says_how_embeddings_are_written() {
+        for (file, format) in [
+            ("x.npy", EmbeddingsFormat::Npy),
+            ("x.safetensors", EmbeddingsFormat::Safetensors),
+            ("x.jsonl", EmbeddingsFormat::Jsonl),
+        ] {
+            assert_eq!(embeddings_file(file), Ok(EmbeddingsFile { path: file.into(), format }));
+        }
+        assert!(embeddings_file("x.csv").is_err());
+    }
+
+    #[test]
+    fn a_command_refuses_flags_that_would_do_nothing() {
+        assert!(read("mendel eval saved --learning-rate 1").is_err());
+        assert!(read("mendel embed - --model saved --output x.npy --epochs 2").is_err());
+        assert!(read("mendel bench --dataset demo").is_err());
+    }
+}

@@ -1,0 +1,207 @@
+//! The binary from outside: what it says, where, and with which exit code.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use mendel::Settings;
+
+fn mendel(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_mendel")).args(arguments).env_remove("MENDEL_LOG").output().unwrap()
+}
+
+fn stdout(output: &Output) -> &str {
+    std::str::from_utf8(&output.stdout).unwrap()
+}
+
+fn stderr(output: &Output) -> &str {
+    std::str::from_utf8(&output.stderr).unwrap()
+}
+
+/// Exit code 2, nothing on stdout, and one line on stderr that holds every part.
+#[track_caller]
+fn wrong_usage(arguments: &[&str], parts: &[&str]) {
+    let output = mendel(arguments);
+    let told = stderr(&output);
+    assert_eq!(output.status.code(), Some(2), "{told}");
+    assert!(output.stdout.is_empty());
+    assert_eq!(told.lines().count(), 1, "{told}");
+    assert!(told.starts_with("mendel: error: "), "{told}");
+    for part in parts {
+        assert!(told.contains(part), "'{part}' is missing from: {told}");
+    }
+}
+
+fn text_file(folder: &Path, text: &str) -> String {
+    let path = folder.join("settings.toml");
+    fs::write(&path, text).unwrap();
+    path.to_str().unwrap().into()
+}
+
+#[test]
+fn the_help_lists_every_command() {
+    let output = mendel(&["--help"]);
+    assert_eq!(output.status.code(), Some(0));
+    for command in ["compare", "train", "eval", "embed", "data", "bench", "info"] {
+        assert!(stdout(&output).contains(&format!("\n  {command} ")), "{command}");
+    }
+}
+
+/// The help with its line breaks undone.
+fn help(command: &str) -> String {
+    stdout(&mendel(&[command, "--help"])).split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn the_help_of_a_flag_shows_the_default_of_its_setting() {
+    let compare = help("compare");
+    for default in ["bert-base-uncased", "0.00002", "standard,genetic", "info-nce", "artefacts"] {
+        assert!(compare.contains(&format!("[default: {default}]")), "{default} is missing from: {compare}");
+    }
+    assert!(help("train").contains("[default: standard]"));
+}
+
+#[test]
+fn the_help_of_preset_names_every_preset() {
+    let presets = format!("A named set of settings: {}", mendel::presets::NAMES.join(" or "));
+    assert!(help("compare").contains(&presets));
+}
+
+#[test]
+fn the_version_is_the_packages() {
+    assert_eq!(stdout(&mendel(&["--version"])), concat!("mendel ", env!("CARGO_PKG_VERSION"), "\n"));
+}
+
+#[test]
+fn without_a_command_the_help_is_shown_as_wrong_usage() {
+    let output = mendel(&[]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("Usage:"));
+}
+
+#[test]
+fn an_unknown_flag_is_told_with_the_nearest() {
+    wrong_usage(&["train", "--batchsize", "8"], &["--batchsize", "--batch-size"]);
+}
+
+#[test]
+fn an_unknown_command_is_told_with_the_nearest() {
+    wrong_usage(&["compere"], &["compere", "compare"]);
+}
+
+#[test]
+fn an_unknown_key_is_told_with_its_file_and_the_nearest() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = text_file(folder.path(), "batch_size = 8\n");
+    wrong_usage(&["compare", "--config", &file], &["settings.toml", "'batch_size'", "'batch-size'"]);
+}
+
+#[test]
+fn a_value_of_the_wrong_type_is_told_with_its_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = text_file(folder.path(), "mutation-rate = \"high\"\n");
+    wrong_usage(&["compare", "--config", &file], &["mutation-rate", "\"high\"", "expected a number"]);
+}
+
+#[test]
+fn a_settings_file_that_is_missing_is_told_by_name() {
+    wrong_usage(&["train", "--config", "no-such.toml"], &["no-such.toml"]);
+}
+
+#[test]
+fn an_unknown_preset_is_told_with_the_nearest_and_all() {
+    wrong_usage(&["compare", "--preset", "dmeo"], &["'dmeo'", "nearest is 'demo'", "demo, msmarco"]);
+}
+
+#[test]
+fn a_value_out_of_range_is_told_by_name() {
+    wrong_usage(&["compare", "--mutation-rate", "2"], &["mutation-rate = 2", "between 0 and 1"]);
+    wrong_usage(&["compare", "--mutation-rate", "nan"], &["mutation-rate = NaN"]);
+    wrong_usage(&["train", "--learning-rate", "-1"], &["learning-rate = -1", "above 0"]);
+    wrong_usage(&["train", "--num-generations", "-1"], &["--num-generations"]);
+    wrong_usage(&["compare", "--threads", "999999999"], &["threads = 999999999"]);
+    wrong_usage(&["bench", "--crossover-rate", "2"], &["crossover-rate = 2"]);
+}
+
+#[test]
+fn a_name_that_is_no_choice_is_told_with_the_choices() {
+    wrong_usage(&["compare", "--pooling", "men"], &["--pooling", "`mean`, `cls`, `max`"]);
+    wrong_usage(&["compare", "--arms", "standard,genetics"], &["'genetics'", "standard+qk-norm"]);
+}
+
+#[test]
+fn a_batch_of_one_pair_is_refused_with_both_ways_on() {
+    wrong_usage(&["train", "--batch-size", "1"], &["nothing to contrast", "batch-size to 2", "hard-negatives to 1"]);
+}
+
+#[test]
+fn a_causal_genetic_arm_is_told_to_use_the_fixed_point() {
+    wrong_usage(&["compare", "--causal"], &["--num-generations 0"]);
+}
+
+#[test]
+fn a_gpu_is_said_to_be_missing_from_this_version() {
+    wrong_usage(&["compare", "--device", "cuda"], &["device = cuda", "not available in this version"]);
+}
+
+#[test]
+fn train_refuses_settings_of_two_arms() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = text_file(folder.path(), "arms = [\"standard\", \"genetic\"]\n");
+    wrong_usage(&["train", "--config", &file], &["standard, genetic", "--attention"]);
+    let chosen = mendel(&["train", "--config", &file, "--attention", "genetic", "--print-config"]);
+    assert!(stdout(&chosen).contains("arms = [\"genetic\"]"));
+}
+
+#[test]
+fn a_log_filter_that_cannot_be_read_is_told() {
+    let output = Command::new(env!("CARGO_BIN_EXE_mendel"))
+        .args(["compare", "--print-config"])
+        .env("MENDEL_LOG", "mendel=loud")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("MENDEL_LOG=mendel=loud"), "{}", stderr(&output));
+}
+
+#[test]
+fn the_printed_settings_are_those_in_force_and_read_back_as_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let flags = [
+        ["compare", "--preset", "demo"].as_slice(),
+        &["--learning-rate", "3e-5", "--arms", "genetic,standard+qk-norm", "--seed", "9223372036854775807"],
+        &["--query-prefix", "a \"query\": ", "--dropout", "0.1", "--evolution", "mean-field", "--print-config"],
+    ]
+    .concat();
+    let first = mendel(&flags);
+    assert_eq!(first.status.code(), Some(0), "{}", stderr(&first));
+    let settings: Settings = toml::from_str(stdout(&first)).unwrap();
+    assert_eq!((settings.batch_size, settings.learning_rate), (64, 3e-5));
+    let file = text_file(folder.path(), stdout(&first));
+    let second = mendel(&["compare", "--config", &file, "--print-config"]);
+    assert_eq!(stdout(&second), stdout(&first));
+}
+
+#[test]
+fn without_flags_the_settings_in_force_are_the_defaults() {
+    let output = mendel(&["compare", "--print-config"]);
+    assert_eq!(toml::from_str::<Settings>(stdout(&output)).unwrap(), Settings::default());
+    let output = mendel(&["compare", "--preset", "msmarco", "--print-config"]);
+    assert_eq!(toml::from_str::<Settings>(stdout(&output)).unwrap(), Settings::default());
+}
+
+#[test]
+fn a_closed_pipe_ends_the_program_in_silence() {
+    for arguments in [["compare", "--print-config"], ["compare", "--help"]] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_mendel"))
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(0));
+        assert_eq!(stderr(&output), "");
+    }
+}

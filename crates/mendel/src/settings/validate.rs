@@ -1,0 +1,395 @@
+//! Which values a setting may have, and which settings exclude each other.
+
+use std::fmt::Display;
+
+use super::Settings;
+use crate::arm::Arm;
+
+/// The most generations: the random generator's counter has 12 bits for them.
+const MAX_GENERATIONS: usize = 4095;
+
+/// `[CLS]`, one token of the text, `[SEP]`.
+const MIN_SEQ_LEN: usize = 3;
+
+/// What a settings file can hold: TOML has signed numbers only.
+const MAX_SEED: u64 = i64::MAX as u64;
+
+/// More than any machine has; a slip of the finger beyond it would keep the machine busy starting threads.
+const MAX_THREADS: usize = 1024;
+
+/// A setting that no run can work with. Settings are named as in a file; the flag is the same name after `--`.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum InvalidSetting {
+    /// A value that the setting never takes.
+    #[error("{setting} = {value} is not possible: it must be {allowed}")]
+    OutOfRange {
+        /// Its name, as in a settings file.
+        setting: &'static str,
+        /// The value that was given.
+        value: String,
+        /// The values that it takes.
+        allowed: String,
+    },
+    /// A device or a precision that this version lacks.
+    #[error("{setting} = {value} is not available in this version: it can be {available}")]
+    Unavailable {
+        /// Its name, as in a settings file.
+        setting: &'static str,
+        /// The value that was given.
+        value: String,
+        /// The values that this version knows.
+        available: &'static str,
+    },
+    /// Nothing to train.
+    #[error("arms is empty: name at least one, such as standard or genetic")]
+    NoArms,
+    /// Two arms that would train the same attention.
+    #[error("arms has {first} and {second}, which are the same attention with these settings: name each arm once")]
+    SameArm {
+        /// The one named first.
+        first: Arm,
+        /// The one that repeats it.
+        second: Arm,
+    },
+    /// A genetic arm that is causal and evolves.
+    #[error(
+        "causal with num-generations = {num_generations} is not possible: \
+         the causal form of genetic attention uses the fixed point (set --num-generations 0)"
+    )]
+    CausalEvolution {
+        /// The generations that were asked for.
+        num_generations: usize,
+    },
+    /// One passage per query: the loss is 0 whatever the model does.
+    #[error(
+        "batch-size = 1 leaves a query's own passage with nothing to contrast: \
+         set batch-size to 2 or more, or hard-negatives to 1 or more"
+    )]
+    NothingToContrast,
+}
+
+impl Settings {
+    /// Whether a training run can work with these settings: [`validate_values`](Self::validate_values),
+    /// and every query has a passage to be told apart from its own.
+    ///
+    /// # Errors
+    /// The first setting found that rules a run out.
+    pub fn validate(&self) -> Result<(), InvalidSetting> {
+        self.validate_values()?;
+        if self.batch_size == 1 && self.hard_negatives == 0 {
+            return Err(InvalidSetting::NothingToContrast);
+        }
+        Ok(())
+    }
+
+    /// Whether every value is in its range and the arms are sound. Enough for work that trains nothing,
+    /// where a batch of one text is as good as any.
+    ///
+    /// # Errors
+    /// The first setting found that is not possible.
+    pub fn validate_values(&self) -> Result<(), InvalidSetting> {
+        self.validate_data()?;
+        self.validate_optimisation()?;
+        self.validate_intervals()?;
+        self.validate_attention()?;
+        self.validate_arms()?;
+        self.validate_machine()
+    }
+
+    fn validate_data(&self) -> Result<(), InvalidSetting> {
+        not_empty("model", &self.model)?;
+        not_empty("dataset", &self.dataset)?;
+        if let Some(eval_dataset) = &self.eval_dataset {
+            not_empty("eval-dataset", eval_dataset)?;
+        }
+        share("max-bad-rows", self.max_bad_rows)?;
+        at_least("max-seq-len", self.max_seq_len, MIN_SEQ_LEN)
+    }
+
+    fn validate_optimisation(&self) -> Result<(), InvalidSetting> {
+        at_least("batch-size", self.batch_size, 1)?;
+        positive("learning-rate", self.learning_rate)?;
+        at_least("epochs", self.epochs, 1)?;
+        if let Some(max_steps) = self.max_steps {
+            at_least("max-steps", max_steps, 1)?;
+        }
+        not_negative("weight-decay", self.weight_decay)?;
+        positive("max-grad-norm", self.max_grad_norm)?;
+        positive("temperature", self.temperature)?;
+        require(self.seed <= MAX_SEED, "seed", self.seed, || format!("at most {MAX_SEED}"))
+    }
+
+    fn validate_intervals(&self) -> Result<(), InvalidSetting> {
+        at_least("save-steps", self.save_steps, 1)?;
+        at_least("eval-steps", self.eval_steps, 1)?;
+        at_least("log-steps", self.log_steps, 1)?;
+        at_least("keep-checkpoints", self.keep_checkpoints, 1)
+    }
+
+    fn validate_attention(&self) -> Result<(), InvalidSetting> {
+        if let Some(dropout) = self.dropout {
+            let possible = (0.0..1.0).contains(&dropout);
+            require(possible, "dropout", dropout, || "0 or more, and less than 1".into())?;
+        }
+        if let Some(heads) = self.n_kv_heads {
+            at_least("n-kv-heads", heads, 1)?;
+        }
+        if let Some(width) = self.in_proj_dim {
+            at_least("in-proj-dim", width, 1)?;
+        }
+        let genetic = &self.genetic;
+        at_least("population-size", genetic.population_size, 1)?;
+        let generations = genetic.num_generations;
+        let possible = generations <= MAX_GENERATIONS;
+        require(possible, "num-generations", generations, || format!("0 to {MAX_GENERATIONS}"))?;
+        share("mutation-rate", genetic.mutation_rate)?;
+        share("crossover-rate", genetic.crossover_rate)?;
+        not_negative("selection-pressure", genetic.selection_pressure)
+    }
+
+    fn validate_arms(&self) -> Result<(), InvalidSetting> {
+        if self.arms.is_empty() {
+            return Err(InvalidSetting::NoArms);
+        }
+        let attention = |arm: &Arm| (arm.genetic, arm.qk_norm || self.qk_norm);
+        for (place, second) in self.arms.iter().enumerate() {
+            let same = |first: &&Arm| attention(first) == attention(second);
+            if let Some(first) = self.arms[..place].iter().find(same) {
+                return Err(InvalidSetting::SameArm { first: *first, second: *second });
+            }
+        }
+        let num_generations = self.genetic.num_generations;
+        if self.causal && num_generations > 0 && self.arms.iter().any(|arm| arm.genetic) {
+            return Err(InvalidSetting::CausalEvolution { num_generations });
+        }
+        Ok(())
+    }
+
+    fn validate_machine(&self) -> Result<(), InvalidSetting> {
+        let possible = self.threads <= MAX_THREADS;
+        require(possible, "threads", self.threads, || format!("0 (all) to {MAX_THREADS}"))?;
+        match self.device.as_str() {
+            "auto" | "cpu" => {}
+            _ => return unavailable("device", &self.device, "auto or cpu"),
+        }
+        match self.precision.as_str() {
+            "auto" | "f32" => Ok(()),
+            _ => unavailable("precision", &self.precision, "auto or f32"),
+        }
+    }
+}
+
+fn unavailable(setting: &'static str, value: &str, available: &'static str) -> Result<(), InvalidSetting> {
+    Err(InvalidSetting::Unavailable { setting, value: value.into(), available })
+}
+
+/// `allowed` completes "it must be …".
+fn require(
+    possible: bool,
+    setting: &'static str,
+    value: impl Display,
+    allowed: impl FnOnce() -> String,
+) -> Result<(), InvalidSetting> {
+    if possible {
+        return Ok(());
+    }
+    Err(InvalidSetting::OutOfRange { setting, value: value.to_string(), allowed: allowed() })
+}
+
+fn not_empty(setting: &'static str, value: &str) -> Result<(), InvalidSetting> {
+    require(!value.trim().is_empty(), setting, format!("'{value}'"), || "a name or a path".into())
+}
+
+fn at_least<T: PartialOrd + Display>(setting: &'static str, value: T, least: T) -> Result<(), InvalidSetting> {
+    require(value >= least, setting, value, || format!("at least {least}"))
+}
+
+// NaN is in none of the ranges below: every comparison with it is false.
+
+fn share(setting: &'static str, value: f64) -> Result<(), InvalidSetting> {
+    require((0.0..=1.0).contains(&value), setting, value, || "between 0 and 1".into())
+}
+
+fn positive(setting: &'static str, value: f64) -> Result<(), InvalidSetting> {
+    require(value > 0.0 && value.is_finite(), setting, value, || "a finite number above 0".into())
+}
+
+fn not_negative(setting: &'static str, value: f64) -> Result<(), InvalidSetting> {
+    require(value >= 0.0 && value.is_finite(), setting, value, || "a finite number of 0 or more".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const QK_NORM: Arm = Arm { genetic: false, qk_norm: true };
+
+    fn changed(change: impl FnOnce(&mut Settings)) -> Settings {
+        let mut settings = Settings::default();
+        change(&mut settings);
+        settings
+    }
+
+    /// The error's line names the setting and the value, and ends in what it could be.
+    #[track_caller]
+    fn refused(setting: &str, value: &str, allowed: &str, change: impl FnOnce(&mut Settings)) {
+        let message = changed(change).validate().unwrap_err().to_string();
+        assert!(message.starts_with(&format!("{setting} = {value} ")), "{message}");
+        assert!(message.ends_with(allowed), "{message}");
+    }
+
+    #[test]
+    fn the_defaults_are_valid() {
+        Settings::default().validate().unwrap();
+    }
+
+    #[test]
+    fn rates_outside_0_to_1_are_refused_by_name() {
+        for value in [-0.1, 2.0, f64::NAN, f64::INFINITY] {
+            let text = value.to_string();
+            refused("mutation-rate", &text, "between 0 and 1", |s| s.genetic.mutation_rate = value);
+            refused("crossover-rate", &text, "between 0 and 1", |s| s.genetic.crossover_rate = value);
+            refused("max-bad-rows", &text, "between 0 and 1", |s| s.max_bad_rows = value);
+        }
+    }
+
+    #[test]
+    fn rates_of_0_and_of_1_are_possible() {
+        for value in [0.0, 1.0] {
+            let settings = changed(|s| {
+                s.genetic.mutation_rate = value;
+                s.genetic.crossover_rate = value;
+                s.max_bad_rows = value;
+            });
+            settings.validate().unwrap();
+        }
+    }
+
+    #[test]
+    fn numbers_that_must_be_above_0_are_refused_at_0_and_where_they_are_not_finite() {
+        for value in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+            let text = value.to_string();
+            refused("learning-rate", &text, "a finite number above 0", |s| s.learning_rate = value);
+            refused("temperature", &text, "a finite number above 0", |s| s.temperature = value);
+            refused("max-grad-norm", &text, "a finite number above 0", |s| s.max_grad_norm = value);
+        }
+    }
+
+    #[test]
+    fn numbers_that_may_be_0_are_refused_below_it_and_where_they_are_not_finite() {
+        for value in [-1.0, f64::NAN, f64::INFINITY] {
+            let text = value.to_string();
+            let allowed = "a finite number of 0 or more";
+            refused("weight-decay", &text, allowed, |s| s.weight_decay = value);
+            refused("selection-pressure", &text, allowed, |s| s.genetic.selection_pressure = value);
+        }
+        changed(|s| s.genetic.selection_pressure = 0.0).validate().unwrap();
+    }
+
+    #[test]
+    fn dropout_of_1_drops_everything_and_is_refused() {
+        for value in [1.0, -0.1, f64::NAN] {
+            let text = value.to_string();
+            refused("dropout", &text, "0 or more, and less than 1", |s| s.dropout = Some(value));
+        }
+        changed(|s| s.dropout = Some(0.0)).validate().unwrap();
+    }
+
+    #[test]
+    fn counts_of_0_are_refused_where_a_run_needs_one() {
+        refused("batch-size", "0", "at least 1", |s| s.batch_size = 0);
+        refused("epochs", "0", "at least 1", |s| s.epochs = 0);
+        refused("max-steps", "0", "at least 1", |s| s.max_steps = Some(0));
+        refused("save-steps", "0", "at least 1", |s| s.save_steps = 0);
+        refused("eval-steps", "0", "at least 1", |s| s.eval_steps = 0);
+        refused("log-steps", "0", "at least 1", |s| s.log_steps = 0);
+        refused("keep-checkpoints", "0", "at least 1", |s| s.keep_checkpoints = 0);
+        refused("population-size", "0", "at least 1", |s| s.genetic.population_size = 0);
+        refused("n-kv-heads", "0", "at least 1", |s| s.n_kv_heads = Some(0));
+        refused("in-proj-dim", "0", "at least 1", |s| s.in_proj_dim = Some(0));
+    }
+
+    #[test]
+    fn a_text_needs_room_for_its_markers_and_one_token() {
+        refused("max-seq-len", "2", "at least 3", |s| s.max_seq_len = 2);
+        changed(|s| s.max_seq_len = 3).validate().unwrap();
+    }
+
+    #[test]
+    fn generations_end_where_the_counter_does() {
+        refused("num-generations", "4096", "0 to 4095", |s| s.genetic.num_generations = 4096);
+        changed(|s| s.genetic.num_generations = 4095).validate().unwrap();
+    }
+
+    #[test]
+    fn a_seed_that_no_settings_file_can_hold_is_refused() {
+        let seed = i64::MAX as u64;
+        changed(|s| s.seed = seed).validate().unwrap();
+        refused("seed", "9223372036854775808", "at most 9223372036854775807", |s| s.seed = seed + 1);
+    }
+
+    #[test]
+    fn threads_beyond_any_machine_are_refused() {
+        refused("threads", "1025", "0 (all) to 1024", |s| s.threads = 1025);
+        changed(|s| s.threads = 1024).validate().unwrap();
+    }
+
+    #[test]
+    fn empty_names_are_refused() {
+        refused("model", "''", "a name or a path", |s| s.model.clear());
+        refused("dataset", "' '", "a name or a path", |s| s.dataset = " ".into());
+        refused("eval-dataset", "''", "a name or a path", |s| s.eval_dataset = Some(String::new()));
+    }
+
+    #[test]
+    fn what_this_version_lacks_is_said_by_name() {
+        refused("device", "cuda", "auto or cpu", |s| s.device = "cuda".into());
+        refused("precision", "bf16", "auto or f32", |s| s.precision = "bf16".into());
+        let message = changed(|s| s.device = "cuda".into()).validate().unwrap_err().to_string();
+        assert!(message.contains("not available in this version"), "{message}");
+        changed(|s| s.device = "cpu".into()).validate().unwrap();
+        changed(|s| s.precision = "f32".into()).validate().unwrap();
+    }
+
+    #[test]
+    fn a_run_has_at_least_one_arm() {
+        assert_eq!(changed(|s| s.arms.clear()).validate(), Err(InvalidSetting::NoArms));
+    }
+
+    #[test]
+    fn no_arm_is_named_twice() {
+        let settings = changed(|s| s.arms = vec![Arm::STANDARD, Arm::GENETIC, Arm::STANDARD]);
+        let same = InvalidSetting::SameArm { first: Arm::STANDARD, second: Arm::STANDARD };
+        assert_eq!(settings.validate(), Err(same));
+    }
+
+    #[test]
+    fn arms_that_differ_only_in_a_norm_that_every_arm_has_are_the_same() {
+        let mut settings = changed(|s| s.arms = vec![Arm::STANDARD, QK_NORM]);
+        settings.validate().unwrap();
+        settings.qk_norm = true;
+        let same = InvalidSetting::SameArm { first: Arm::STANDARD, second: QK_NORM };
+        assert_eq!(settings.validate(), Err(same));
+    }
+
+    #[test]
+    fn a_causal_genetic_arm_asks_for_the_fixed_point() {
+        let mut settings = changed(|s| s.causal = true);
+        let message = settings.validate().unwrap_err().to_string();
+        assert!(message.contains("fixed point (set --num-generations 0)"), "{message}");
+        settings.arms = vec![Arm::STANDARD];
+        settings.validate().unwrap();
+        settings.arms = vec![Arm::GENETIC];
+        settings.genetic.num_generations = 0;
+        settings.validate().unwrap();
+    }
+
+    #[test]
+    fn a_batch_of_one_pair_has_nothing_to_contrast_but_hard_negatives() {
+        let mut settings = changed(|s| s.batch_size = 1);
+        assert_eq!(settings.validate(), Err(InvalidSetting::NothingToContrast));
+        settings.validate_values().unwrap();
+        settings.hard_negatives = 1;
+        settings.validate().unwrap();
+    }
+}
