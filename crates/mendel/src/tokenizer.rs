@@ -204,9 +204,8 @@ impl Tokenizer {
             let path = folder.join(name);
             std::fs::write(&path, text).map_err(io(&path))
         };
-        let whole = serde_json::to_value(&self.inner)
-            .and_then(|whole| serde_json::to_string_pretty(&whole))
-            .map_err(|error| io(&folder.join("tokenizer.json"))(error.into()))?;
+        let unwritable = |error| io(&folder.join("tokenizer.json"))(std::io::Error::other(error));
+        let whole = self.inner.to_string(true).map_err(unwritable)?;
         write("tokenizer.json", whole)?;
         write("tokenizer_config.json", format!("{:#}\n", self.config()))?;
         let tokens: Option<Vec<String>> = (0..self.vocab_size as u32).map(|id| self.inner.id_to_token(id)).collect();
@@ -368,7 +367,8 @@ mod tests {
 
     #[test]
     fn errors_name_the_file_and_what_is_missing() {
-        let cases: [(&[(&str, &str)], &str, &str); 6] = [
+        type Files<'a> = &'a [(&'a str, &'a str)];
+        let cases: [(Files<'_>, &str, &str); 6] = [
             (&[], "neither tokenizer.json nor vocab.txt", ""),
             (&[("vocab.txt", "[UNK]\n[SEP]\nrun")], "vocab.txt", "no [CLS]"),
             (&[("vocab.txt", "[UNK]\n[CLS]\n[SEP]\nrun\n[CLS]")], "vocab.txt", "lines 2 and 5"),

@@ -42,7 +42,7 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    fn new(name: &str, pairs: Vec<Pair>, report: LoadReport) -> Self {
+    pub(super) fn new(name: &str, pairs: Vec<Pair>, report: LoadReport) -> Self {
         let fingerprint = fingerprint(&pairs);
         Dataset { name: name.to_string(), pairs, report, fingerprint }
     }
@@ -82,16 +82,14 @@ pub(super) fn load_rows(source: &str, observer: &mut dyn Observer) -> Result<Dat
     let files = if path.is_dir() {
         data_files(path, observer)?
     } else if path.exists() {
-        vec![(path.to_path_buf(), Format::of(path)?)]
+        Format::of(path)?.map(|format| (path.to_path_buf(), format)).into_iter().collect()
     } else {
         return Err(DataError::NotFound { name: source.to_string() });
     };
     let mut pairs = Vec::new();
     let mut report = LoadReport::default();
     for (file, format) in files {
-        if let Some(format) = format {
-            load_file(&file, format, &mut pairs, &mut report, observer)?;
-        }
+        load_file(&file, format, &mut pairs, &mut report, observer)?;
     }
     Ok(Dataset::new(source, pairs, report))
 }
@@ -128,12 +126,12 @@ fn load_file(
 }
 
 /// The folder's files that hold training data, each with its format, and a word on those that do not.
-fn data_files(folder: &Path, observer: &mut dyn Observer) -> Result<Vec<(PathBuf, Option<Format>)>, DataError> {
+fn data_files(folder: &Path, observer: &mut dyn Observer) -> Result<Vec<(PathBuf, Format)>, DataError> {
     let mut files = Vec::new();
     let mut left_out = Vec::new();
     for path in visible_files(folder)? {
         match Format::of(&path) {
-            Ok(Some(format)) => files.push((path, Some(format))),
+            Ok(Some(format)) => files.push((path, format)),
             Ok(None) => left_out.push(format!("{} is empty", path.display())),
             Err(DataError::UnknownFormat { path, why }) => left_out.push(format!("{}: {why}", path.display())),
             Err(error) => return Err(error),
@@ -142,7 +140,7 @@ fn data_files(folder: &Path, observer: &mut dyn Observer) -> Result<Vec<(PathBuf
     if files.iter().any(|(path, _)| !is_held_out(path)) {
         let (held_out, training): (Vec<_>, Vec<_>) = files.into_iter().partition(|(path, _)| is_held_out(path));
         files = training;
-        let named = |(path, _): &(PathBuf, Option<Format>)| format!("{} is held out by its name", path.display());
+        let named = |(path, _): &(PathBuf, Format)| format!("{} is held out by its name", path.display());
         left_out.extend(held_out.iter().map(named));
     }
     if files.is_empty() {

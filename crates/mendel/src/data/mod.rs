@@ -18,7 +18,7 @@ pub use self::inspect::{Inspection, Lengths, inspect};
 pub use self::load::{Dataset, LoadOptions, load};
 pub use self::report::{LoadReport, Location, Refused, RefusedReason};
 pub use self::sampler::Sampler;
-pub use self::split::{EvaluationSet, hold_out};
+pub use self::split::{EvaluationSet, Split, hold_out, load_split};
 
 /// A query, a passage that answers it, and passages that do not. No text is empty or has white space around it.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -53,4 +53,3 @@ impl Pair {
 
 #[cfg(test)]
 mod tests;
-#[cfg(test)]

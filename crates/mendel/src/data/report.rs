@@ -102,7 +102,7 @@ impl LoadReport {
     /// The counts in words: "11 no selected passage, 2 bad UTF-8".
     pub fn reasons(&self) -> String {
         if self.refused.is_empty() {
-            return "none was refused".into();
+            return "none refused".into();
         }
         let parts: Vec<String> =
             self.refused.iter().map(|(reason, refused)| format!("{} {reason}", refused.count)).collect();

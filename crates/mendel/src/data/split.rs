@@ -4,10 +4,52 @@ use std::collections::HashMap;
 
 use sha2::{Digest, Sha256};
 
-use super::Pair;
+use super::{DataError, Dataset, LoadOptions, Pair, demo, load};
+use crate::progress::{Event, Observer};
 
 /// One query in so many is held out.
 const HELD_OUT_ONE_IN: u64 = 10;
+
+/// What a run trains on and what it is evaluated on.
+#[derive(Clone, Debug)]
+pub struct Split {
+    /// The pairs to train on; the fingerprint is over these alone, the report over all rows of their source.
+    pub train: Dataset,
+    /// Empty where the data has a single query, none of which can be held out.
+    pub evaluation: EvaluationSet,
+}
+
+/// Loads the data of a run: `held_out` is evaluated where it is given, else the demo's own held-out questions against
+/// all its passages, else what [`hold_out`] takes from `source`.
+///
+/// # Errors
+/// Those of [`load`].
+pub fn load_split(
+    source: &str,
+    held_out: Option<&str>,
+    options: &LoadOptions,
+    observer: &mut dyn Observer,
+) -> Result<Split, DataError> {
+    let mut train = load(source, options, observer)?;
+    let evaluation = match held_out {
+        Some("demo") => demo::demo().evaluation_set(),
+        Some(held_out) => EvaluationSet::new(&load(held_out, options, observer)?.pairs, []),
+        None if source == "demo" => demo::demo().evaluation_set(),
+        None => {
+            let (kept, held_out) = hold_out(train.pairs);
+            train = Dataset::new(source, kept, train.report);
+            EvaluationSet::new(&held_out, [])
+        }
+    };
+    observer.observe(Event::Note(format!(
+        "{} training pairs ({}); {} queries over {} passages to evaluate",
+        train.pairs.len(),
+        train.report.reasons(),
+        evaluation.queries.len(),
+        evaluation.passages.len(),
+    )));
+    Ok(Split { train, evaluation })
+}
 
 /// Splits pairs into those to train on and those held out: about every tenth query, with all its pairs. The hash of
 /// the query decides, blind to case, punctuation and spacing, so that no query is on both sides and more data moves
@@ -111,6 +153,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::progress::Silent;
 
     fn pair(query: &str, positive: &str, negatives: &[&str]) -> Pair {
         Pair::new(query, positive, negatives).unwrap()
@@ -138,6 +181,29 @@ mod tests {
             prop_assert!(!train.is_empty() && !held_out.is_empty());
             prop_assert_eq!(train.len() + held_out.len(), count);
         }
+    }
+
+    #[test]
+    fn the_demo_is_evaluated_on_its_own_held_out_questions_wherever_it_is_named() {
+        let split = |source, held_out| load_split(source, held_out, &LoadOptions::default(), &mut Silent).unwrap();
+        let by_itself = split("demo", None);
+        assert_eq!((by_itself.evaluation.queries.len(), by_itself.evaluation.passages.len()), (450, 1930));
+        assert_eq!(split("demo", Some("demo")).evaluation, by_itself.evaluation);
+    }
+
+    #[test]
+    fn a_file_is_split_or_evaluated_on_another() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let rows: String = (0..100).map(|i| format!("query {i}\tpassage {i}\n")).collect();
+        std::fs::write(file.path(), rows).unwrap();
+        let path = file.path().to_str().unwrap();
+        let split = |held_out| load_split(path, held_out, &LoadOptions::default(), &mut Silent).unwrap();
+        let Split { train, evaluation } = split(None);
+        assert_eq!(train.pairs.len() + evaluation.queries.len(), 100);
+        assert!(!evaluation.queries.is_empty());
+        let whole = split(Some(path));
+        assert_eq!((whole.train.pairs.len(), whole.evaluation.queries.len()), (100, 100));
+        assert_ne!(whole.train.fingerprint, train.fingerprint);
     }
 
     #[test]
