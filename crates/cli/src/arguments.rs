@@ -4,6 +4,8 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use mendel::saved_model::Encoding;
+use mendel::train::Resume;
 use mendel::{Arm, Settings};
 use serde::Serialize;
 use toml::Table;
@@ -84,6 +86,15 @@ impl TrainingArguments {
         Ok(settings)
     }
 
+    /// Where the run begins.
+    pub fn resume(&self) -> Resume {
+        match &self.resume {
+            None => Resume::No,
+            Some(None) => Resume::Newest,
+            Some(Some(path)) => Resume::From(path.clone()),
+        }
+    }
+
     /// The settings in force for training one arm.
     pub fn settings_of_one_arm(&self) -> anyhow::Result<Settings> {
         let settings = self.layers.resolve(one_arm(), &self.flags)?;
@@ -148,12 +159,8 @@ struct EvalFlags {
 impl EvalArguments {
     /// The settings in force; `model` is the saved model's folder.
     pub fn settings(&self) -> anyhow::Result<Settings> {
-        let mut settings = self.layers.resolve(Table::new(), &self.flags)?;
-        if let Some(folder) = self.model.folder.as_ref().or(self.model.folder_flag.as_ref()) {
-            settings.model.clone_from(folder);
-        }
-        settings.validate_values()?;
-        Ok(settings)
+        let folder = self.model.folder.as_ref().or(self.model.folder_flag.as_ref());
+        of_saved_model(folder.map_or("", String::as_str), &self.layers, &self.flags)
     }
 }
 
@@ -169,10 +176,22 @@ pub struct EmbedArguments {
     /// Where the embeddings go; the ending says how: .npy, .safetensors or .jsonl
     #[arg(short, long, value_name = "FILE", value_parser = embeddings_file)]
     pub output: EmbeddingsFile,
+    /// Which prefix the texts get: the one of queries or of passages
+    #[arg(long = "as", value_enum, value_name = "SIDE", default_value_t = Side::Passage)]
+    pub side: Side,
     #[command(flatten)]
     layers: Layers,
     #[command(flatten)]
     flags: EmbedFlags,
+}
+
+/// What texts are to the encoder.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// With the passage prefix
+    Passage,
+    /// With the query prefix
+    Query,
 }
 
 #[derive(Args, Debug, Serialize)]
@@ -188,11 +207,20 @@ struct EmbedFlags {
 impl EmbedArguments {
     /// The settings in force; `model` is the saved model's folder.
     pub fn settings(&self) -> anyhow::Result<Settings> {
-        let mut settings = self.layers.resolve(Table::new(), &self.flags)?;
-        settings.model.clone_from(&self.folder);
-        settings.validate_values()?;
-        Ok(settings)
+        of_saved_model(&self.folder, &self.layers, &self.flags)
     }
+}
+
+/// The settings for a saved model: what its folder says of how texts are encoded lies under preset, file and flags.
+fn of_saved_model(folder: &str, layers: &Layers, flags: &impl Serialize) -> anyhow::Result<Settings> {
+    let base = match Encoding::of_folder(Path::new(folder)) {
+        Some(encoding) => Table::try_from(encoding)?,
+        None => Table::new(),
+    };
+    let mut settings = layers.resolve(base, flags)?;
+    settings.model = folder.to_owned();
+    settings.validate_values()?;
+    Ok(settings)
 }
 
 /// A file of embeddings to be written.

@@ -37,6 +37,16 @@ fn advice(error: &io::Error) -> &'static str {
     }
 }
 
+/// Fails early where a folder, which need not exist, could not be written to later. Leaves nothing behind.
+///
+/// # Errors
+/// When nothing can be created there.
+pub fn check_writable(folder: &Path) -> Result<(), FileError> {
+    let existing = folder.ancestors().find(|path| path.exists()).filter(|path| !path.as_os_str().is_empty());
+    let probe = existing.unwrap_or(Path::new(".")).join(format!(".mendel-{}", std::process::id()));
+    fs::create_dir(&probe).and_then(|()| fs::remove_dir(&probe)).map_err(FileError::when("write to", folder))
+}
+
 /// The changes that safe writing makes to a disk. There is one real implementation, [`Disk`]; the tests have another
 /// that stops at any one of them.
 pub(crate) trait FileSystem: Send + Sync {

@@ -2,20 +2,29 @@
 
 pub mod arm;
 pub mod attention;
+pub mod bench;
 pub mod bert;
+pub mod compare;
 pub mod data;
+pub mod dual_encoder;
+pub mod embed;
 pub mod evaluate;
 pub mod files;
 pub mod layers;
+pub mod memory;
 pub mod presets;
 pub mod progress;
 mod random;
 pub mod report;
+pub mod saved_model;
 pub mod settings;
+pub mod texts;
+pub mod throughput;
 pub mod tokenizer;
 pub mod train;
 
 pub use arm::Arm;
+pub use mendel_engine as engine;
 pub use settings::Settings;
 
 /// `Default::default()`, so that `Genetic { population_size: 64, ..default() }` reads well.

@@ -6,6 +6,7 @@ use crate::arm::Arm;
 
 /// Something worth showing.
 #[derive(Debug)]
+#[expect(missing_docs, reason = "the events say what their fields are")]
 pub enum Event<'a> {
     /// A stage that counts begins: `what` is "Reading train.jsonl.gz", "Tokenising", "Training genetic", …
     /// `total` is in `unit`s ("rows", "pairs", "texts", "steps") and absent where it is not known.

@@ -1,5 +1,4 @@
-//! Seeded random numbers outside the training step, which has the engine's counter-based generator: integers only, so
-//! every platform draws the same.
+//! Random numbers for the order of the data and for the demo world: integers only, so every platform draws the same.
 
 /// SplitMix64 (Steele, Lea, Flood 2014): a counter and a mixing function.
 #[derive(Clone, Debug)]
@@ -26,6 +25,23 @@ impl SplitMix64 {
     pub(crate) fn below(&mut self, bound: usize) -> usize {
         ((u128::from(self.next()) * bound as u128) >> 64) as usize
     }
+
+    /// Whether something with this many chances in a hundred happens.
+    pub(crate) fn percent(&mut self, chances: usize) -> bool {
+        self.below(100) < chances
+    }
+
+    /// One of `items`, which is not empty.
+    pub(crate) fn pick<'a, T>(&mut self, items: &'a [T]) -> &'a T {
+        &items[self.below(items.len())]
+    }
+
+    /// Puts `items` in a random order (Fisher and Yates).
+    pub(crate) fn shuffle<T>(&mut self, items: &mut [T]) {
+        for last in (1..items.len()).rev() {
+            items.swap(last, self.below(last + 1));
+        }
+    }
 }
 
 #[cfg(test)]
@@ -41,10 +57,9 @@ mod tests {
     }
 
     #[test]
-    fn every_number_below_the_bound_is_drawn() {
-        let mut random = SplitMix64::keyed(&[7]);
-        let mut counts = [0; 5];
-        (0..5000).for_each(|_| counts[random.below(5)] += 1);
-        assert!(counts.iter().all(|count| (900..1100).contains(count)), "{counts:?}");
+    fn different_keys_give_different_streams() {
+        let first = |keys: &[u64]| SplitMix64::keyed(keys).next();
+        assert_ne!(first(&[1, 2]), first(&[2, 1]));
+        assert_ne!(first(&[1]), first(&[1, 0]));
     }
 }

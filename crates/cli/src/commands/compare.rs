@@ -1,11 +1,32 @@
 //! `mendel compare`.
 
-use anyhow::bail;
+use mendel::compare::{self, Comparison};
 
 use super::{Outcome, Run};
 use crate::arguments::TrainingArguments;
+use crate::display::print_result;
 
-/// Trains and evaluates every arm, tests the differences, prints the comparison and its verdict.
-pub fn run(_: &TrainingArguments, _: &mut Run<'_>) -> anyhow::Result<Outcome> {
-    bail!("mendel compare is not connected to the library in this build")
+/// Trains and evaluates every arm, and prints them side by side.
+pub fn run(arguments: &TrainingArguments, run: &mut Run<'_>) -> anyhow::Result<Outcome> {
+    let mut job = mendel::train::Run { settings: run.settings, observer: run.observer, interrupted: &run.interrupted };
+    if arguments.dry_run {
+        compare::dry_run(&mut job)?;
+        return Ok(Outcome::Done);
+    }
+    match compare::compare(&mut job, &arguments.resume())? {
+        compare::Outcome::Interrupted(_) => Ok(Outcome::Interrupted { saved: true }),
+        compare::Outcome::Done(comparison) => {
+            print_result(&text(&comparison, arguments.json)?)?;
+            Ok(Outcome::Done)
+        }
+    }
+}
+
+fn text(comparison: &Comparison, json: bool) -> anyhow::Result<String> {
+    if !json {
+        return Ok(compare::table(comparison).to_string());
+    }
+    let mut value = serde_json::to_value(comparison)?;
+    value["arms"] = serde_json::to_value(&comparison.arms)?;
+    Ok(serde_json::to_string_pretty(&value)? + "\n")
 }

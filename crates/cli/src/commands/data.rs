@@ -1,25 +1,25 @@
 //! `mendel data`.
 
-use anyhow::bail;
+use mendel::data::demo::write_demo;
+use mendel::data::{Inspection, inspect};
 use mendel::progress::Observer;
 
 use super::Outcome;
-use crate::arguments::{DataCommand, DemoArguments, InspectArguments};
+use crate::arguments::{DataCommand, InspectArguments};
+use crate::display::print_result;
 
 /// Does what was asked with a dataset.
 pub fn run(command: &DataCommand, observer: &mut dyn Observer) -> anyhow::Result<Outcome> {
     match command {
-        DataCommand::Inspect(arguments) => inspect(arguments, observer),
-        DataCommand::Demo(arguments) => demo(arguments, observer),
+        DataCommand::Inspect(arguments) => show(arguments, observer)?,
+        DataCommand::Demo(arguments) => write_demo(&arguments.folder)?,
     }
+    Ok(Outcome::Done)
 }
 
 /// Prints counts, lengths and refused rows.
-fn inspect(_: &InspectArguments, _: &mut dyn Observer) -> anyhow::Result<Outcome> {
-    bail!("mendel data inspect is not connected to the library in this build")
-}
-
-/// Writes the built-in dataset.
-fn demo(_: &DemoArguments, _: &mut dyn Observer) -> anyhow::Result<Outcome> {
-    bail!("mendel data demo is not connected to the library in this build")
+fn show(arguments: &InspectArguments, observer: &mut dyn Observer) -> anyhow::Result<()> {
+    let inspection: Inspection = inspect(&arguments.path.to_string_lossy(), observer)?;
+    let text = if arguments.json { serde_json::to_string_pretty(&inspection)? + "\n" } else { inspection.to_string() };
+    Ok(print_result(&text)?)
 }

@@ -1,7 +1,7 @@
 //! The encoder (Devlin et al. 2019, arXiv 1810.04805): embeddings, then layers of attention and feed-forward block.
 
 use mendel_engine::random::Purpose;
-use mendel_engine::{Device, Ids, ParameterId, Parameters, Tape, Tensor, Var};
+use mendel_engine::{Device, Ids, ParameterId, Parameters, Tape, Var};
 
 use super::{BertConfig, ModelError};
 use crate::attention::Attention;
@@ -145,18 +145,5 @@ impl BertModel {
         let fed = layer.output.forward(pass, &inner)?;
         let fed = pass.dropout(fed, dropout, Purpose::FeedForwardDropout, index)?;
         layer.output_norm.forward(pass, &fed.add(&x)?)
-    }
-
-    /// Replaces every parameter by the tensor of its name.
-    pub(crate) fn replace_parameters(
-        &mut self,
-        mut tensor: impl FnMut(&str, &[usize]) -> Result<Tensor, ModelError>,
-    ) -> Result<(), ModelError> {
-        let ids: Vec<ParameterId> = self.parameters.iter().map(|(id, _, _)| id).collect();
-        for id in ids {
-            let value = tensor(self.parameters.name(id), self.parameters.get(id).shape())?;
-            *self.parameters.get_mut(id) = value;
-        }
-        Ok(())
     }
 }

@@ -1,12 +1,14 @@
 //! A look at a dataset: counts, lengths, examples.
 
 use std::collections::HashSet;
+use std::fmt;
 
 use serde::Serialize;
 
 use super::load::load_rows;
 use super::{DataError, LoadReport, Pair};
 use crate::progress::Observer;
+use crate::report::table::Table;
 
 /// So many pairs are shown.
 const EXAMPLES: usize = 3;
@@ -46,6 +48,27 @@ pub struct Lengths {
     pub p99: usize,
     /// Of the longest.
     pub max: usize,
+}
+
+impl fmt::Display for Inspection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut counts = Table::new(["rows", &self.report.rows.to_string()]);
+        counts.row(["usable pairs".to_owned(), self.report.usable.to_string()]);
+        for (reason, refused) in &self.report.refused {
+            counts.row([format!("refused: {reason} (first: {})", refused.first), refused.count.to_string()]);
+        }
+        counts.row(["negatives".to_owned(), self.negatives.to_string()]);
+        counts.row(["repeated queries".to_owned(), self.duplicate_queries.to_string()]);
+        counts.row(["repeated positives".to_owned(), self.duplicate_positives.to_string()]);
+        let mut lengths = Table::new(["words", "min", "50%", "90%", "99%", "max"]);
+        for (what, Lengths { min, p50, p90, p99, max }) in
+            [("queries", self.query_words), ("passages", self.passage_words)]
+        {
+            lengths.row(std::iter::once(what.to_owned()).chain([min, p50, p90, p99, max].map(|n| n.to_string())));
+        }
+        writeln!(f, "{counts}\n{lengths}")?;
+        self.examples.iter().try_for_each(|pair| writeln!(f, "query:    {}\npositive: {}\n", pair.query, pair.positive))
+    }
 }
 
 /// Looks at what [`load`](super::load) would load, however many rows are bad.

@@ -8,7 +8,6 @@ mod lines;
 mod load;
 mod msmarco;
 mod pairs;
-mod random;
 mod report;
 mod sampler;
 mod split;

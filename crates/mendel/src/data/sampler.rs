@@ -1,7 +1,7 @@
 //! Which pairs a training step takes, from the step's number alone: a checkpoint needs no other state.
 
 use super::DataError;
-use super::random::SplitMix64;
+use crate::random::SplitMix64;
 
 /// Kinds of draw, so that no two share a stream.
 const ORDER: u64 = 0;

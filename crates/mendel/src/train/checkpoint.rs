@@ -120,6 +120,21 @@ impl CheckpointStore {
         Ok(Saved { path, not_removed: self.remove_old(step) })
     }
 
+    /// Removes every checkpoint, for a run that begins anew in the same place; returns how many there were.
+    ///
+    /// # Errors
+    /// When the folder of checkpoints is there but cannot be read, or a checkpoint cannot be removed.
+    pub fn clear(&self) -> Result<usize, CheckpointError> {
+        self.clear_leftovers()?;
+        let entries = self.entries()?;
+        for entry in &entries {
+            if let Entry::Checkpoint(step) = entry {
+                self.remove(&self.dir.join(folder_name(*step)))?;
+            }
+        }
+        Ok(entries.len())
+    }
+
     /// The newest checkpoint that is undamaged, and the damaged ones passed over to find it. Reads all of its files.
     ///
     /// # Errors

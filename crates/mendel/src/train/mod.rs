@@ -1,5 +1,18 @@
-//! train
+//! Training one arm: the step, the loop around it, and what survives a kill.
 
+mod batch;
 pub mod checkpoint;
+mod error;
 pub mod history;
+mod inputs;
+mod run;
 pub mod schedule;
+mod state;
+mod trainer;
+
+pub use batch::{TrainingBatch, TrainingPairs};
+pub use error::TrainError;
+pub use inputs::{Inputs, ModelSource, open_model};
+pub use run::{Resume, Run, TrainedArm, Training, arm_name, total_steps, train_arm};
+pub use state::Progress;
+pub use trainer::{StepReport, Trainer};

@@ -14,8 +14,8 @@ use serde_json::json;
 
 use self::relations::{Relation, relations_of};
 use self::world::{Fact, World};
-use super::random::SplitMix64;
 use super::{DataError, EvaluationSet, Pair};
+use crate::random::SplitMix64;
 use crate::tokenizer::{Casing, Tokenizer};
 
 const SEED: u64 = 0x6d65_6e64_656c;

@@ -1,7 +1,7 @@
 //! The entities of the demo world, the facts about them and the passages that state the facts.
 
 use super::relations::{Objects, relations_of};
-use crate::data::random::SplitMix64;
+use crate::random::SplitMix64;
 
 /// What sort of thing an entity is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

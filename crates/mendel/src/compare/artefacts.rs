@@ -1,0 +1,74 @@
+//! The files that a run leaves (interface: "Artefacts").
+
+use std::path::{Path, PathBuf};
+
+use safetensors::{Dtype, tensor::TensorView};
+use serde::Serialize;
+
+use super::results::{ArmResults, Comparison};
+use crate::dual_encoder::Embeddings;
+use crate::evaluate::Evaluation;
+use crate::files::{FileError, write_atomically};
+use crate::saved_model::SavedModel;
+use crate::settings::Settings;
+use crate::train::{Inputs, TrainError, TrainedArm, arm_name};
+
+/// The folder of a run's artefacts.
+pub struct Artefacts {
+    folder: PathBuf,
+}
+
+impl Artefacts {
+    /// Where the settings say.
+    pub fn new(settings: &Settings) -> Self {
+        Artefacts { folder: settings.output_dir.clone() }
+    }
+
+    /// `config.toml`: the settings in force; `--config` on it repeats the run.
+    pub fn config(&self, settings: &Settings) -> Result<(), TrainError> {
+        let text = settings.to_toml().map_err(|error| TrainError::Config(error.to_string()))?;
+        Ok(write_atomically(&self.folder.join("config.toml"), text.as_bytes())?)
+    }
+
+    /// An arm's model, embeddings and results.
+    pub fn arm(&self, trained: &TrainedArm, results: &ArmResults, inputs: &Inputs) -> Result<(), TrainError> {
+        let name = arm_name(trained.arm, &results.config);
+        let model = SavedModel { encoder: trained.encoder.clone(), texts: inputs.texts.clone() };
+        model.save(&self.folder.join("models").join(&name))?;
+        let bytes = embeddings(&trained.evaluation, inputs);
+        write_atomically(&self.folder.join("embeddings").join(format!("{name}.safetensors")), &bytes)?;
+        Ok(write_json(&self.folder.join(format!("{}_attention_results.json", trained.arm)), results)?)
+    }
+
+    /// `comparison.json`, where there is more than one arm.
+    pub fn comparison(&self, comparison: &Comparison) -> Result<(), TrainError> {
+        if comparison.differences.is_empty() {
+            return Ok(());
+        }
+        Ok(write_json(&self.folder.join("comparison.json"), comparison)?)
+    }
+}
+
+fn write_json(path: &Path, value: &impl Serialize) -> Result<(), FileError> {
+    let mut text = serde_json::to_vec_pretty(value).expect("results are plain data");
+    text.push(b'\n');
+    write_atomically(path, &text)
+}
+
+/// A safetensors file of `queries` `[Q, H]` and `passages` `[P, H]`; the metadata has their ids as JSON lists.
+fn embeddings(evaluation: &Evaluation, inputs: &Inputs) -> Vec<u8> {
+    let set = &inputs.evaluator.set;
+    let encode = |embeddings: &Embeddings| -> (Vec<usize>, Vec<u8>) {
+        let bytes = embeddings.vectors.iter().flat_map(|x| x.to_le_bytes()).collect();
+        (vec![embeddings.norms.len(), embeddings.width], bytes)
+    };
+    let matrices = [("queries", encode(&evaluation.queries)), ("passages", encode(&evaluation.passages))];
+    let views = matrices.iter().map(|(name, (shape, bytes))| {
+        let view = TensorView::new(Dtype::F32, shape.clone(), bytes);
+        (*name, view.expect("four bytes for each element of the shape"))
+    });
+    let ids = |ids: &[String]| serde_json::to_string(ids).expect("strings are plain data");
+    let metadata = [("query_ids", ids(&set.query_ids)), ("passage_ids", ids(&set.passage_ids))];
+    let metadata = metadata.into_iter().map(|(name, ids)| (name.to_owned(), ids)).collect();
+    safetensors::serialize(views, Some(metadata)).expect("serialising to memory cannot fail")
+}

@@ -1,0 +1,75 @@
+//! The main job: every arm trained on the same data in the same order from the same initial weights, and compared.
+
+mod artefacts;
+mod results;
+mod table;
+
+use std::path::{Path, PathBuf};
+
+pub use artefacts::Artefacts;
+pub use results::{ArmResults, Comparison, Difference, Resources};
+pub use table::table;
+
+use crate::files::check_writable;
+use crate::throughput::matrix_peak;
+use crate::train::{Inputs, Resume, Run, TrainError, Trainer, Training, TrainingBatch, train_arm};
+
+/// How a comparison ended.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Every arm is trained and evaluated.
+    Done(Box<Comparison>),
+    /// The user stopped it; the checkpoint that was saved.
+    Interrupted(PathBuf),
+}
+
+/// Trains and evaluates every arm of the settings, and writes the artefacts. With one arm there is no comparison to
+/// write, only its results.
+pub fn compare(run: &mut Run<'_>, resume: &Resume) -> Result<Outcome, TrainError> {
+    let settings = run.settings;
+    check_writable(&settings.output_dir)?;
+    let inputs = Inputs::load(settings, run.observer)?;
+    let artefacts = Artefacts::new(settings);
+    artefacts.config(settings)?;
+    let peak = matrix_peak(&inputs.device);
+    let mut results = Vec::with_capacity(settings.arms.len());
+    for &arm in &settings.arms {
+        let trained = match train_arm(run, &inputs, arm, &of_arm(resume, arm, settings.seed))? {
+            Training::Done(trained) => trained,
+            Training::Interrupted(checkpoint) => return Ok(Outcome::Interrupted(checkpoint)),
+        };
+        let arm_results = ArmResults::new(&trained, settings, peak);
+        artefacts.arm(&trained, &arm_results, &inputs)?;
+        results.push(arm_results);
+    }
+    let comparison = Comparison::new(results);
+    artefacts.comparison(&comparison)?;
+    Ok(Outcome::Done(Box::new(comparison)))
+}
+
+/// A checkpoint that is named belongs to one arm; the others go on from their newest.
+fn of_arm(resume: &Resume, arm: crate::Arm, seed: u64) -> Resume {
+    let owner = |path: &Path| path.parent().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
+    match resume {
+        Resume::From(path) if owner(path).is_some_and(|owner| owner != format!("{arm}-seed{seed}")) => Resume::Newest,
+        other => other.clone(),
+    }
+}
+
+/// Loads everything and makes one step and one evaluation batch of every arm; writes nothing.
+pub fn dry_run(run: &mut Run<'_>) -> Result<(), TrainError> {
+    let settings = run.settings;
+    let inputs = Inputs::load(settings, run.observer)?;
+    let mut sampler = crate::data::Sampler::new(inputs.pairs.len(), settings.batch_size, settings.seed)?;
+    for &arm in &settings.arms {
+        let mut trainer = Trainer::new(inputs.encoder(settings, arm)?, settings);
+        let batch = TrainingBatch::deal(&inputs.pairs, &mut sampler, 0, &inputs.device)?;
+        trainer.check_gradients(&batch)?;
+        let report = trainer.step(0, &batch, settings.learning_rate)?;
+        let some = &inputs.evaluator.passages[..inputs.evaluator.passages.len().min(settings.batch_size)];
+        trainer.encoder.embed(some, |_| ())?;
+        let what = format!("{arm}: a step of {} pairs, loss {:.4}; evaluation works", batch.queries, report.loss);
+        run.observer.observe(crate::progress::Event::Note(what));
+    }
+    Ok(())
+}

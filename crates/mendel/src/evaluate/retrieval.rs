@@ -1,0 +1,198 @@
+//! Retrieval by exact search over the whole evaluation corpus.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use mendel_engine::{Device, Tape, Tensor};
+use rayon::prelude::*;
+use serde::Serialize;
+
+use super::embedding_quality;
+use super::embedding_quality::{EmbeddingQuality, QualityError, Sampling};
+use super::metrics::{Batch, BatchError, Grade, Measures, by_rank, in_batch};
+use crate::data::EvaluationSet;
+use crate::dual_encoder::{DualEncoder, Embeddings};
+use crate::progress::{Event, Observer};
+
+/// Similarities that are held at once.
+const SCORES_AT_ONCE: usize = 1 << 24;
+
+/// Queries and passages ready to be encoded, and which belong together.
+#[derive(Clone, Debug)]
+pub struct Evaluator {
+    /// The texts.
+    pub set: EvaluationSet,
+    /// The queries' tokens.
+    pub queries: Vec<Vec<u32>>,
+    /// The passages' tokens.
+    pub passages: Vec<Vec<u32>>,
+    /// Queries to a batch in the in-batch measures.
+    pub batch_size: usize,
+}
+
+/// What was measured.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Measured {
+    /// Means over queries, against the whole corpus.
+    #[serde(flatten)]
+    pub retrieval: Measures,
+    /// Means over queries, each against the positives of its batch alone.
+    pub in_batch: Measures,
+}
+
+/// An evaluation's result.
+#[derive(Clone, Debug)]
+pub struct Evaluation {
+    /// The means.
+    pub measured: Measured,
+    /// Each query's measures, in the queries' order.
+    pub per_query: Vec<Measures>,
+    /// What the embedding space looks like.
+    pub quality: EmbeddingQuality,
+    /// Time taken.
+    pub seconds: f64,
+    /// The queries' vectors.
+    pub queries: Embeddings,
+    /// The passages' vectors.
+    pub passages: Embeddings,
+}
+
+/// Why an evaluation could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum EvaluationError {
+    /// There is nothing to evaluate.
+    #[error("there is no held-out query: give pairs to evaluate with --eval-dataset")]
+    NoQueries,
+    /// An operation failed.
+    #[error(transparent)]
+    Engine(#[from] mendel_engine::Error),
+    /// The embeddings have no quality.
+    #[error(transparent)]
+    Quality(#[from] QualityError),
+    /// The in-batch measures failed.
+    #[error(transparent)]
+    Batch(#[from] BatchError),
+}
+
+impl Measured {
+    /// Every measure by name; those within a batch under `in_batch/`.
+    pub fn by_name(&self) -> BTreeMap<String, f64> {
+        let within = self.in_batch.iter().map(|(name, value)| (format!("in_batch/{name}"), value));
+        self.retrieval.iter().map(|(name, value)| (name.to_owned(), value)).chain(within).collect()
+    }
+}
+
+impl Evaluator {
+    /// Encodes the corpus and the queries, searches, and measures.
+    pub fn evaluate(&self, encoder: &DualEncoder, observer: &mut dyn Observer) -> Result<Evaluation, EvaluationError> {
+        if self.queries.is_empty() {
+            return Err(EvaluationError::NoQueries);
+        }
+        let started = Instant::now();
+        let total = Some((self.queries.len() + self.passages.len()) as u64);
+        observer.observe(Event::StageStarted { what: "Evaluating".into(), unit: "texts", total });
+        let queries =
+            encoder.embed(&self.queries, |done| observer.observe(Event::StageAdvanced { done: done as u64 }))?;
+        let before = self.queries.len();
+        let passages = encoder
+            .embed(&self.passages, |done| observer.observe(Event::StageAdvanced { done: (before + done) as u64 }))?;
+        let per_query = self.search(encoder.bert.device(), &queries, &passages)?;
+        let in_batch = self.within_batches(&queries, &passages)?;
+        let quality = self.quality(&queries, &passages)?;
+        observer.observe(Event::StageFinished);
+        let mean = |measures: &[Measures]| Measures::mean(measures).ok_or(EvaluationError::NoQueries);
+        Ok(Evaluation {
+            measured: Measured { retrieval: mean(&per_query)?, in_batch: mean(&in_batch)? },
+            per_query,
+            quality,
+            seconds: started.elapsed().as_secs_f64(),
+            queries,
+            passages,
+        })
+    }
+
+    /// Each query's measures against every passage, in blocks of queries.
+    fn search(
+        &self,
+        device: &Device,
+        queries: &Embeddings,
+        passages: &Embeddings,
+    ) -> Result<Vec<Measures>, EvaluationError> {
+        let (width, count) = (queries.width, self.passages.len());
+        let tape = Tape::inference();
+        let corpus = tape.constant(Tensor::from_slice(device, &[count, width], &passages.vectors)?);
+        let block = (SCORES_AT_ONCE / count.max(1)).max(1);
+        let mut measures = Vec::with_capacity(self.queries.len());
+        for (index, vectors) in queries.vectors.chunks(block * width).enumerate() {
+            let rows = vectors.len() / width;
+            let block_queries = tape.constant(Tensor::from_slice(device, &[rows, width], vectors)?);
+            let scores = block_queries.matmul_transposed(&corpus)?;
+            let scores = scores.value().data().par_chunks(count).enumerate();
+            measures.par_extend(scores.map(|(row, scores)| self.measure(index * block + row, scores)));
+        }
+        Ok(measures)
+    }
+
+    /// A query's measures from its similarity to every passage.
+    fn measure(&self, query: usize, scores: &[f32]) -> Measures {
+        let ids = &self.set.passage_ids;
+        let order = |&a: &usize, &b: &usize| by_rank((&ids[a], scores[a]), (&ids[b], scores[b]));
+        let mut ranking: Vec<usize> = (0..scores.len()).collect();
+        if ranking.len() > Measures::DEPTH {
+            ranking.select_nth_unstable_by(Measures::DEPTH - 1, order);
+            ranking.truncate(Measures::DEPTH);
+        }
+        ranking.sort_unstable_by(order);
+        let relevant = &self.set.relevant[query];
+        let ranked: Vec<Grade> =
+            ranking.iter().map(|passage| Grade::from(relevant.binary_search(passage).is_ok())).collect();
+        Measures::of(&ranked, &vec![1; relevant.len()])
+    }
+
+    /// The published ablation's measures: each query against the first positives of its batch. The last batch takes
+    /// in what does not fill one of its own.
+    fn within_batches(&self, queries: &Embeddings, passages: &Embeddings) -> Result<Vec<Measures>, EvaluationError> {
+        let width = queries.width;
+        let first = |query: usize| self.set.relevant[query][0];
+        let vector =
+            |embeddings: &'_ Embeddings, row: usize| embeddings.vectors[row * width..(row + 1) * width].to_vec();
+        let count = self.queries.len();
+        let batches = (count / self.batch_size).max(1);
+        let mut measures = Vec::with_capacity(count);
+        for batch in 0..batches {
+            let begin = batch * self.batch_size;
+            let end = if batch + 1 == batches { count } else { begin + self.batch_size };
+            let positives: Vec<Vec<f32>> = (begin..end).map(|query| vector(passages, first(query))).collect();
+            let mut similarities = Vec::with_capacity((end - begin).pow(2));
+            let mut excluded = Vec::with_capacity(similarities.capacity());
+            for query in begin..end {
+                let own = vector(queries, query);
+                similarities.extend(positives.iter().map(|other| dot(&own, other)));
+                let relevant = &self.set.relevant[query];
+                excluded.extend((begin..end).map(|other| other != query && relevant.contains(&first(other))));
+            }
+            let targets: Vec<usize> = (0..end - begin).collect();
+            measures.extend(in_batch(Batch { similarities: &similarities, targets: &targets, excluded: &excluded })?);
+        }
+        Ok(measures)
+    }
+
+    fn quality(&self, queries: &Embeddings, passages: &Embeddings) -> Result<EmbeddingQuality, QualityError> {
+        let relevant = self.set.relevant.iter().enumerate();
+        let positives: Vec<(usize, usize)> =
+            relevant.flat_map(|(query, passages)| passages.iter().map(move |&passage| (query, passage))).collect();
+        let norms = [queries.norms.as_slice(), &passages.norms].concat();
+        let embeddings = embedding_quality::Embeddings {
+            queries: &queries.vectors,
+            passages: &passages.vectors,
+            width: queries.width,
+            positives: &positives,
+            norms: &norms,
+        };
+        EmbeddingQuality::of(embeddings, Sampling::default())
+    }
+}
+
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    a.iter().zip(b).map(|(x, y)| x * y).sum()
+}

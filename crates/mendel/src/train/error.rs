@@ -1,0 +1,98 @@
+//! What can go wrong in training.
+
+use std::path::PathBuf;
+
+use super::checkpoint::CheckpointError;
+use super::history::HistoryError;
+use crate::bert::ModelError;
+use crate::data::DataError;
+use crate::evaluate::EvaluationError;
+use crate::files::FileError;
+use crate::tokenizer::TokenizerError;
+
+/// Why a training run could not start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// The model named is neither a folder nor built in.
+    #[error(
+        "there is no model folder '{0}', and fetching a model by name from the Hub is not in this version; download it and give its folder, or try the built-in model with --preset demo"
+    )]
+    NoModel(String),
+    /// The tokenizer has more tokens than the model.
+    #[error(
+        "the tokenizer of '{model}' has {tokens} tokens, but the model's vocabulary has {vocabulary}: they do not belong together"
+    )]
+    Vocabulary {
+        /// The model.
+        model: String,
+        /// Tokens of the tokenizer.
+        tokens: usize,
+        /// Entries of the model's vocabulary.
+        vocabulary: usize,
+    },
+    /// No pair has a hard negative, and there is no other.
+    #[error(
+        "there is nothing to contrast: with --batch-size 1 the only negatives are hard ones, and no pair of '{0}' has any"
+    )]
+    NothingToContrast(String),
+    /// Some parameters are not trained.
+    #[error("no gradient reaches {}: the loss does not depend on it, or the batch has nothing to contrast", .0.join(", "))]
+    NoGradient(Vec<String>),
+    /// The loss or a gradient is not finite.
+    #[error(
+        "step {step}: the {what} is not finite (training pairs {pairs:?}); try a lower --learning-rate, more --warmup-steps or a lower --max-grad-norm, and --resume from the last checkpoint"
+    )]
+    NotFinite {
+        /// The step, from 1.
+        step: u64,
+        /// The loss or the gradient.
+        what: &'static str,
+        /// The pairs of the batch, by their places in the dataset.
+        pairs: Vec<usize>,
+    },
+    /// A checkpoint of another run.
+    #[error("checkpoint '{}' is of other {what}: {}", path.display(), differences.join("; "))]
+    OtherRun {
+        /// The checkpoint.
+        path: PathBuf,
+        /// Settings or data.
+        what: &'static str,
+        /// Each difference.
+        differences: Vec<String>,
+    },
+    /// A checkpoint whose state cannot be read.
+    #[error("checkpoint '{}' holds a state that this version cannot read: {reason}", path.display())]
+    State {
+        /// The checkpoint.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// The settings cannot be written.
+    #[error("the settings cannot be written to config.toml: {0}")]
+    Config(String),
+    /// The data could not be read.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The model could not be read or written.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The tokenizer could not be read or written.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// An operation failed.
+    #[error(transparent)]
+    Engine(#[from] mendel_engine::Error),
+    /// An evaluation failed.
+    #[error(transparent)]
+    Evaluation(#[from] EvaluationError),
+    /// A checkpoint could not be read or written.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The history could not be read or written.
+    #[error(transparent)]
+    History(#[from] HistoryError),
+    /// A file could not be written.
+    #[error(transparent)]
+    File(#[from] FileError),
+}

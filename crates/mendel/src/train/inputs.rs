@@ -1,0 +1,139 @@
+//! What every arm of a run works with: model source, tokenised training pairs, evaluation texts.
+
+use std::path::{Path, PathBuf};
+
+use mendel_engine::Device;
+
+use super::batch::TrainingPairs;
+use super::error::TrainError;
+use crate::arm::Arm;
+use crate::bert::{BertConfig, BertModel};
+use crate::data::demo::demo_tokenizer;
+use crate::data::{LoadOptions, load_split};
+use crate::dual_encoder::DualEncoder;
+use crate::evaluate::Evaluator;
+use crate::progress::{Event, Observer};
+use crate::settings::Settings;
+use crate::texts::TextEncoder;
+use crate::tokenizer::Tokenizer;
+
+/// The built-in model's name.
+const DEMO_TINY: &str = "demo-tiny";
+
+/// Where architecture and weights come from.
+#[derive(Clone, Debug)]
+pub enum ModelSource {
+    /// The built-in architecture, drawn.
+    DemoTiny(Box<BertConfig>),
+    /// A folder in the Transformers layout.
+    Folder(PathBuf),
+}
+
+/// What every arm of a run works with.
+#[derive(Clone, Debug)]
+pub struct Inputs {
+    /// Where architecture and weights come from.
+    pub source: ModelSource,
+    /// From texts to tokens.
+    pub texts: TextEncoder,
+    /// The training pairs.
+    pub pairs: TrainingPairs,
+    /// SHA-256 of the training pairs.
+    pub fingerprint: String,
+    /// What is evaluated.
+    pub evaluator: Evaluator,
+    /// Where the models live.
+    pub device: Device,
+}
+
+/// The model's source and tokenizer, checked to belong together, and the longest text that the model takes.
+pub fn open_model(model: &str) -> Result<(ModelSource, Tokenizer, usize), TrainError> {
+    let (source, config, tokenizer) = if model == DEMO_TINY {
+        let tokenizer = demo_tokenizer();
+        let config = BertConfig::demo_tiny(tokenizer.vocab_size());
+        (ModelSource::DemoTiny(Box::new(config.clone())), config, tokenizer)
+    } else {
+        let folder = Path::new(model);
+        if !folder.exists() {
+            return Err(TrainError::NoModel(model.into()));
+        }
+        let config = BertConfig::load(folder)?;
+        (ModelSource::Folder(folder.into()), config, Tokenizer::from_folder(folder)?)
+    };
+    let (tokens, vocabulary) = (tokenizer.vocab_size(), config.vocab_size);
+    if tokens > vocabulary {
+        return Err(TrainError::Vocabulary { model: model.into(), tokens, vocabulary });
+    }
+    Ok((source, tokenizer, config.max_position_embeddings))
+}
+
+impl ModelSource {
+    /// The model with an arm's attention.
+    pub fn build(&self, settings: &Settings, arm: Arm, device: &Device) -> Result<BertModel, TrainError> {
+        let mut builder = BertModel::builder().device(device).seed(settings.seed).from_scratch(settings.from_scratch);
+        builder = match self {
+            ModelSource::DemoTiny(config) => builder.config((**config).clone()),
+            ModelSource::Folder(folder) => builder.folder(folder),
+        };
+        builder = if arm.genetic { builder.genetic(settings.genetic) } else { builder.standard() };
+        if let Some(heads) = settings.n_heads {
+            builder = builder.n_heads(heads);
+        }
+        if let Some(heads) = settings.n_kv_heads {
+            builder = builder.n_kv_heads(heads);
+        }
+        if let Some(width) = settings.in_proj_dim {
+            builder = builder.in_proj_dim(width);
+        }
+        if let Some(probability) = settings.dropout {
+            builder = builder.dropout(probability as f32);
+        }
+        if settings.qk_norm || arm.qk_norm {
+            builder = builder.qk_norm();
+        }
+        if !settings.attention_bias {
+            builder = builder.without_attention_bias();
+        }
+        if settings.causal {
+            builder = builder.causal();
+        }
+        Ok(builder.build()?)
+    }
+}
+
+impl Inputs {
+    /// Reads model, tokenizer and data, and tokenises.
+    pub fn load(settings: &Settings, observer: &mut dyn Observer) -> Result<Self, TrainError> {
+        let (source, tokenizer, positions) = open_model(&settings.model)?;
+        let options = LoadOptions { max_bad_rows: settings.max_bad_rows };
+        let split = load_split(&settings.dataset, settings.eval_dataset.as_deref(), &options, observer)?;
+        let has_negatives = split.train.pairs.iter().any(|pair| !pair.negatives.is_empty());
+        if settings.batch_size == 1 && !has_negatives {
+            return Err(TrainError::NothingToContrast(settings.dataset.clone()));
+        }
+        if settings.hard_negatives > 0 && !has_negatives {
+            let what = format!("no pair of '{}' has negatives: --hard-negatives has no effect", settings.dataset);
+            observer.observe(Event::Warning(what));
+        }
+        let texts = TextEncoder::new(tokenizer, settings, positions);
+        let count = (split.train.pairs.len() + split.evaluation.queries.len()) as u64;
+        observer.observe(Event::StageStarted { what: "Tokenising".into(), unit: "pairs", total: Some(count) });
+        let pairs = TrainingPairs::new(&split.train.pairs, &texts, settings.hard_negatives);
+        observer.observe(Event::StageAdvanced { done: pairs.len() as u64 });
+        let evaluator = Evaluator {
+            queries: texts.queries(&split.evaluation.queries),
+            passages: texts.passages(&split.evaluation.passages),
+            set: split.evaluation,
+            batch_size: settings.batch_size,
+        };
+        observer.observe(Event::StageAdvanced { done: count });
+        observer.observe(Event::StageFinished);
+        let fingerprint = split.train.fingerprint;
+        Ok(Inputs { source, texts, pairs, fingerprint, evaluator, device: Device::cpu() })
+    }
+
+    /// An arm's model before training.
+    pub fn encoder(&self, settings: &Settings, arm: Arm) -> Result<DualEncoder, TrainError> {
+        Ok(DualEncoder { bert: self.source.build(settings, arm, &self.device)?, pooling: settings.pooling })
+    }
+}

@@ -1,0 +1,311 @@
+//! The training loop of one arm: steps, evaluations, history, checkpoints, interruption.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use super::batch::TrainingBatch;
+use super::checkpoint::{Checkpoint, CheckpointStore};
+use super::error::TrainError;
+use super::history::{History, Row};
+use super::inputs::Inputs;
+use super::schedule::Schedule;
+use super::state::{self, Progress};
+use super::trainer::{StepReport, Trainer};
+use crate::arm::Arm;
+use crate::data::Sampler;
+use crate::dual_encoder::DualEncoder;
+use crate::evaluate::Evaluation;
+use crate::memory;
+use crate::progress::{Event, Observer};
+use crate::settings::Settings;
+
+/// The final loss is the mean over the last epoch's last part of this size.
+const FINAL_PART: f64 = 0.1;
+
+/// What a run works with beside its inputs.
+pub struct Run<'a> {
+    /// The settings in force.
+    pub settings: &'a Settings,
+    /// Told what happens.
+    pub observer: &'a mut dyn Observer,
+    /// Becomes true when the user asks to stop.
+    pub interrupted: &'a AtomicBool,
+}
+
+/// Where a run begins.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Resume {
+    /// At the first step; checkpoints of an earlier run in the same place are removed.
+    #[default]
+    No,
+    /// At the newest undamaged checkpoint, or at the first step if there is none.
+    Newest,
+    /// At this checkpoint.
+    From(PathBuf),
+}
+
+/// A trained arm.
+#[derive(Clone, Debug)]
+pub struct TrainedArm {
+    /// Which.
+    pub arm: Arm,
+    /// The model.
+    pub encoder: DualEncoder,
+    /// The evaluation before the first step.
+    pub untrained: Evaluation,
+    /// The evaluation after the last step.
+    pub evaluation: Evaluation,
+    /// Times, losses and memory.
+    pub progress: Progress,
+}
+
+/// How training an arm ended.
+#[derive(Debug)]
+pub enum Training {
+    /// All steps are done.
+    Done(Box<TrainedArm>),
+    /// The user stopped it; the checkpoint to resume from.
+    Interrupted(PathBuf),
+}
+
+/// `<arm>-seed<k>`: the name of an arm's files.
+pub fn arm_name(arm: Arm, settings: &Settings) -> String {
+    format!("{arm}-seed{}", settings.seed)
+}
+
+/// Steps of a whole run.
+pub fn total_steps(settings: &Settings, sampler: &Sampler) -> u64 {
+    let all = sampler.steps_per_epoch().saturating_mul(settings.epochs);
+    settings.max_steps.map_or(all, |most| most.min(all))
+}
+
+/// Trains one arm from its initial weights, or from where a checkpoint left it.
+pub fn train_arm(run: &mut Run<'_>, inputs: &Inputs, arm: Arm, resume: &Resume) -> Result<Training, TrainError> {
+    memory::reset_peak();
+    let encoder = inputs.encoder(run.settings, arm)?;
+    run.observer.observe(Event::Note(format!("{arm}, untrained:")));
+    let untrained = inputs.evaluator.evaluate(&encoder, run.observer)?;
+    tell_evaluation(run, arm, 0, &untrained);
+    let mut arm = ArmInTraining::begin(run, inputs, arm, encoder, resume)?;
+    if let Some(path) = arm.train(run)? {
+        return Ok(Training::Interrupted(path));
+    }
+    let evaluation = match arm.final_evaluation.take() {
+        Some(evaluation) => evaluation,
+        None => inputs.evaluator.evaluate(&arm.trainer.encoder, run.observer)?,
+    };
+    let ArmInTraining { arm, trainer, progress, .. } = arm;
+    Ok(Training::Done(Box::new(TrainedArm { arm, encoder: trainer.encoder, untrained, evaluation, progress })))
+}
+
+fn tell_evaluation(run: &mut Run<'_>, arm: Arm, step: u64, evaluation: &Evaluation) {
+    let measures = &evaluation.measured.retrieval;
+    let (mrr_at_10, ndcg_at_10) = (measures.mrr_at_10, measures.ndcg_at_10);
+    run.observer.observe(Event::Evaluated { arm, step, mrr_at_10, ndcg_at_10 });
+}
+
+/// An arm in training.
+struct ArmInTraining<'a> {
+    inputs: &'a Inputs,
+    arm: Arm,
+    trainer: Trainer,
+    sampler: Sampler,
+    schedule: Schedule,
+    store: CheckpointStore,
+    history: History,
+    progress: Progress,
+    /// Of the last step, if this process made it.
+    final_evaluation: Option<Evaluation>,
+    /// Since the last logged step: pairs and seconds.
+    since_log: (usize, f64),
+}
+
+impl<'a> ArmInTraining<'a> {
+    fn begin(
+        run: &mut Run<'_>,
+        inputs: &'a Inputs,
+        arm: Arm,
+        encoder: DualEncoder,
+        resume: &Resume,
+    ) -> Result<Self, TrainError> {
+        let settings = run.settings;
+        let sampler = Sampler::new(inputs.pairs.len(), settings.batch_size, settings.seed)?;
+        let schedule = Schedule {
+            course: settings.lr_schedule,
+            peak: settings.learning_rate,
+            warmup_steps: settings.warmup_steps,
+            total_steps: total_steps(settings, &sampler),
+        };
+        let name = arm_name(arm, settings);
+        let checkpoints = settings.output_dir.join("checkpoints").join(&name);
+        let history = settings.output_dir.join("history").join(format!("{name}.jsonl"));
+        let mut trainer = Trainer::new(encoder, settings);
+        let store = CheckpointStore::new(&checkpoints, settings.keep_checkpoints);
+        let (progress, history) = match find(&store, resume, run.observer)? {
+            Some(checkpoint) => {
+                let progress = state::restore(&checkpoint, &mut trainer, settings, &inputs.fingerprint)?;
+                run.observer.observe(Event::Note(format!("{arm} goes on from {}", checkpoint.path().display())));
+                let history = History::resume(history, progress.step)?;
+                (progress, history)
+            }
+            None => {
+                let removed = store.clear()?;
+                if removed > 0 {
+                    let what =
+                        format!("{removed} checkpoints of an earlier run in {} are removed", checkpoints.display());
+                    run.observer.observe(Event::Warning(what));
+                }
+                (Progress::default(), History::create(history)?)
+            }
+        };
+        let (final_evaluation, since_log) = (None, (0, 0.0));
+        Ok(Self { inputs, arm, trainer, sampler, schedule, store, history, progress, final_evaluation, since_log })
+    }
+
+    /// All steps that are left. When interrupted, the path of the checkpoint.
+    fn train(&mut self, run: &mut Run<'_>) -> Result<Option<PathBuf>, TrainError> {
+        let total = self.schedule.total_steps;
+        if self.progress.step < total {
+            let batch = self.deal(self.progress.step)?;
+            self.trainer.check_gradients(&batch)?;
+            self.stage(run);
+        }
+        while self.progress.step < total {
+            if run.interrupted.load(Ordering::Relaxed) {
+                return self.save(run).map(Some);
+            }
+            let report = self.step()?;
+            let step = self.progress.step;
+            run.observer.observe(Event::StageAdvanced { done: step });
+            if step.is_multiple_of(run.settings.log_steps) || step == total {
+                self.log(run, report)?;
+            }
+            if step.is_multiple_of(run.settings.eval_steps) || step == total {
+                run.observer.observe(Event::StageFinished);
+                self.evaluate(run)?;
+                if step < total {
+                    self.stage(run);
+                }
+            }
+            if step.is_multiple_of(run.settings.save_steps) || step == total {
+                self.save(run)?;
+            }
+        }
+        Ok(None)
+    }
+
+    fn stage(&self, run: &mut Run<'_>) {
+        let (what, total) = (format!("Training {}", self.arm), Some(self.schedule.total_steps));
+        run.observer.observe(Event::StageStarted { what, unit: "steps", total });
+        run.observer.observe(Event::StageAdvanced { done: self.progress.step });
+    }
+
+    fn deal(&mut self, step: u64) -> Result<TrainingBatch, TrainError> {
+        Ok(TrainingBatch::deal(&self.inputs.pairs, &mut self.sampler, step, &self.inputs.device)?)
+    }
+
+    fn step(&mut self) -> Result<StepReport, TrainError> {
+        let started = Instant::now();
+        let step = self.progress.step;
+        let batch = self.deal(step)?;
+        let report = self.trainer.step(step, &batch, self.schedule.learning_rate(step))?;
+        let seconds = started.elapsed().as_secs_f64();
+        let epoch = self.sampler.epoch_of(step) as usize;
+        let progress = &mut self.progress;
+        progress.step += 1;
+        progress.seconds += seconds;
+        progress.epoch_seconds.resize(epoch + 1, 0.0);
+        progress.epoch_seconds[epoch] += seconds;
+        progress.tokens += report.tokens as u64;
+        if step >= final_part(self.schedule.total_steps, self.sampler.steps_per_epoch()) {
+            progress.final_losses.push(report.loss);
+        }
+        self.since_log = (self.since_log.0 + batch.queries, self.since_log.1 + seconds);
+        Ok(report)
+    }
+
+    fn log(&mut self, run: &mut Run<'_>, report: StepReport) -> Result<(), TrainError> {
+        let (pairs, seconds) = std::mem::take(&mut self.since_log);
+        let (step, pairs_per_second) = (self.progress.step, pairs as f64 / seconds);
+        let (arm, total, learning_rate) = (self.arm, self.schedule.total_steps, self.schedule.learning_rate(step - 1));
+        run.observer.observe(Event::Step { arm, step, total, loss: report.loss, learning_rate, pairs_per_second });
+        Ok(self.history.append(&Row::Step {
+            step,
+            epoch: self.sampler.epoch_of(step - 1) + 1,
+            loss: report.loss,
+            learning_rate,
+            gradient_norm: report.gradient_norm,
+            pairs_per_second,
+            seconds: self.progress.seconds,
+        })?)
+    }
+
+    fn evaluate(&mut self, run: &mut Run<'_>) -> Result<(), TrainError> {
+        let evaluation = self.inputs.evaluator.evaluate(&self.trainer.encoder, run.observer)?;
+        let step = self.progress.step;
+        tell_evaluation(run, self.arm, step, &evaluation);
+        let mrr = evaluation.measured.retrieval.mrr_at_10;
+        if self.progress.best.is_none_or(|(best, _)| mrr > best) {
+            self.progress.best = Some((mrr, step));
+        }
+        let measures = evaluation.measured.by_name();
+        self.history.append(&Row::Evaluation { step, seconds: evaluation.seconds, measures })?;
+        if step == self.schedule.total_steps {
+            self.final_evaluation = Some(evaluation);
+        }
+        Ok(())
+    }
+
+    /// Saves a checkpoint; the history is on the disk before it, so that a resumed run has what an unbroken one has.
+    fn save(&mut self, run: &mut Run<'_>) -> Result<PathBuf, TrainError> {
+        self.history.sync()?;
+        self.progress.peak_memory = self.progress.peak_memory.max(memory::peak());
+        let saved = state::save(&self.store, &self.trainer, &self.progress, run.settings, &self.inputs.fingerprint)?;
+        for error in saved.not_removed {
+            run.observer.observe(Event::Warning(error.to_string()));
+        }
+        run.observer.observe(Event::Saved { path: &saved.path });
+        Ok(saved.path)
+    }
+}
+
+/// The first step, from 0, whose loss counts for the final loss: that of the last part of the last epoch.
+fn final_part(total_steps: u64, steps_per_epoch: u64) -> u64 {
+    let last_epoch = total_steps.saturating_sub(1) / steps_per_epoch * steps_per_epoch;
+    let part = ((total_steps - last_epoch) as f64 * FINAL_PART).ceil() as u64;
+    total_steps - part
+}
+
+/// The checkpoint to resume from; tells of damaged ones that are passed over.
+fn find(
+    store: &CheckpointStore,
+    resume: &Resume,
+    observer: &mut dyn Observer,
+) -> Result<Option<Checkpoint>, TrainError> {
+    match resume {
+        Resume::No => Ok(None),
+        Resume::From(path) => Ok(Some(Checkpoint::open(path)?)),
+        Resume::Newest => {
+            let newest = store.newest()?;
+            for damaged in newest.damaged {
+                observer.observe(Event::Warning(format!("{damaged}; it is passed over for the one before")));
+            }
+            Ok(newest.checkpoint)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_final_loss_is_of_the_last_tenth_of_the_last_epoch() {
+        assert_eq!(final_part(100, 50), 95);
+        assert_eq!(final_part(50, 50), 45);
+        assert_eq!(final_part(51, 50), 50);
+        assert_eq!(final_part(400, 81), 392);
+        assert_eq!(final_part(1, 10), 0);
+    }
+}

@@ -1,0 +1,140 @@
+//! What a checkpoint holds, and whether it is of the run that resumes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mendel_engine::{Device, Tensor};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::checkpoint::{Checkpoint, CheckpointStore, Content, Saved};
+use super::error::TrainError;
+use super::trainer::Trainer;
+use crate::bert::{tensors_from_bytes, tensors_to_bytes};
+use crate::settings::Settings;
+
+const WEIGHTS: &str = "weights.safetensors";
+const OPTIMIZER: &str = "optimizer.safetensors";
+const STATE: &str = "state.json";
+const FIRST: &str = "first.";
+const SECOND: &str = "second.";
+
+/// Settings that do not change what a run computes, and may differ when it resumes.
+const FREE: [&str; 8] =
+    ["arms", "output-dir", "threads", "device", "keep-checkpoints", "save-steps", "log-steps", "max-bad-rows"];
+
+/// The settings that a resumed run must share.
+fn binding(settings: &Settings) -> Map<String, Value> {
+    let plain = Settings { output_dir: Default::default(), ..settings.clone() };
+    let mut fields = match serde_json::to_value(plain) {
+        Ok(Value::Object(fields)) => fields,
+        _ => unreachable!("settings without a path are plain data"),
+    };
+    fields.retain(|name, _| !FREE.contains(&name.as_str()));
+    fields
+}
+
+/// The part of a run that is neither weights nor optimizer moments. The position in the data and the random numbers
+/// follow from the step and the seed.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Optimizer steps done.
+    pub step: u64,
+    /// Training time so far, in seconds.
+    pub seconds: f64,
+    /// Training time of each epoch, the current one included.
+    pub epoch_seconds: Vec<f64>,
+    /// Tokens seen.
+    pub tokens: u64,
+    /// Losses of the steps that the final loss is the mean of, as far as they are done.
+    pub final_losses: Vec<f64>,
+    /// The best MRR@10 of an evaluation so far, and its step.
+    pub best: Option<(f64, u64)>,
+    /// Largest memory of the process so far, in bytes.
+    pub peak_memory: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct State {
+    progress: Progress,
+    optimizer_step: u64,
+    settings: Map<String, Value>,
+    fingerprint: String,
+}
+
+/// Writes a checkpoint.
+pub fn save(
+    store: &CheckpointStore,
+    trainer: &Trainer,
+    progress: &Progress,
+    settings: &Settings,
+    fingerprint: &str,
+) -> Result<Saved, TrainError> {
+    let parameters = trainer.encoder.bert.parameters();
+    let weights = tensors_to_bytes(parameters.iter().map(|(_, name, tensor)| (name.to_owned(), tensor)));
+    let moments = [(FIRST, &trainer.moments.first), (SECOND, &trainer.moments.second)];
+    let moments = moments.into_iter().flat_map(|(prefix, tensors)| {
+        parameters.iter().zip(tensors).map(move |((_, name, _), tensor)| (format!("{prefix}{name}"), tensor))
+    });
+    let optimizer = tensors_to_bytes(moments);
+    let state = State {
+        progress: progress.clone(),
+        optimizer_step: trainer.moments.step,
+        settings: binding(settings),
+        fingerprint: fingerprint.to_owned(),
+    };
+    let state = serde_json::to_vec_pretty(&state).expect("a state is plain data");
+    let contents =
+        [(WEIGHTS, Content::Bytes(&weights)), (OPTIMIZER, Content::Bytes(&optimizer)), (STATE, Content::Bytes(&state))];
+    Ok(store.save(progress.step, &contents)?)
+}
+
+/// Brings a trainer to where a checkpoint was written.
+pub fn restore(
+    checkpoint: &Checkpoint,
+    trainer: &mut Trainer,
+    settings: &Settings,
+    fingerprint: &str,
+) -> Result<Progress, TrainError> {
+    let path = checkpoint.path().to_owned();
+    let unreadable = |reason: String| TrainError::State { path: path.clone(), reason };
+    let state: State =
+        serde_json::from_slice(&checkpoint.read(STATE)?).map_err(|error| unreadable(error.to_string()))?;
+    let differences = differences(&state.settings, &binding(settings));
+    if !differences.is_empty() {
+        return Err(TrainError::OtherRun { path, what: "settings", differences });
+    }
+    if state.fingerprint != fingerprint {
+        let differences = vec![format!("sha256 {} then, {fingerprint} now", state.fingerprint)];
+        return Err(TrainError::OtherRun { path, what: "data", differences });
+    }
+    let device = trainer.encoder.bert.device().clone();
+    let read = |name: &str| tensors(checkpoint, name, &device);
+    let (mut weights, mut moments) = (read(WEIGHTS)?, read(OPTIMIZER)?);
+    let parameters = trainer.encoder.bert.parameters_mut();
+    let ids: Vec<_> = parameters.iter().map(|(id, name, _)| (id, name.to_owned())).collect();
+    for (place, (id, name)) in ids.into_iter().enumerate() {
+        let shape = parameters.get(id).shape().to_vec();
+        let take = |from: &mut BTreeMap<String, Tensor>, name: &str| match from.remove(name) {
+            Some(tensor) if tensor.shape() == shape => Ok(tensor),
+            _ => Err(unreadable(format!("it has no tensor {name} {shape:?}"))),
+        };
+        *parameters.get_mut(id) = take(&mut weights, &name)?;
+        trainer.moments.first[place] = take(&mut moments, &format!("{FIRST}{name}"))?;
+        trainer.moments.second[place] = take(&mut moments, &format!("{SECOND}{name}"))?;
+    }
+    trainer.moments.step = state.optimizer_step;
+    Ok(state.progress)
+}
+
+fn tensors(checkpoint: &Checkpoint, name: &str, device: &Device) -> Result<BTreeMap<String, Tensor>, TrainError> {
+    let file = checkpoint.path().join(name).display().to_string();
+    Ok(tensors_from_bytes(&file, &checkpoint.read(name)?, device, |_| true)?)
+}
+
+/// The settings that differ.
+fn differences(then: &Map<String, Value>, now: &Map<String, Value>) -> Vec<String> {
+    let names: BTreeSet<&String> = then.keys().chain(now.keys()).collect();
+    let shown = |fields: &Map<String, Value>, name: &str| fields.get(name).map_or("unset".to_owned(), Value::to_string);
+    let differ = names.into_iter().filter(|name| then.get(*name) != now.get(*name));
+    differ.map(|name| format!("{name} was {} and is {}", shown(then, name), shown(now, name))).collect()
+}
