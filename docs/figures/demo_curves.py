@@ -22,9 +22,9 @@ STYLES = [
     {"colour": "#2da44e", "width": 2, "opacity": 1, "marker": 3.6},
     {"colour": "#bf5fd0", "width": 2, "opacity": 1, "marker": 3.6},
 ]
-WIDTH, HEIGHT = 880, 330
-TOP, BOTTOM = 62, 282
-PANELS = {"left": (58, 418), "right": (510, 870)}
+WIDTH, HEIGHT = 880, 340
+TOP, BOTTOM = 76, 292
+PANELS = {"left": (44, 412), "right": (492, 860)}
 
 
 def read_arms(folder):
