@@ -185,6 +185,10 @@ pub struct AttentionFlags {
     #[arg(long, value_name = "ARM,…", value_delimiter = ',')]
     #[serde(skip_serializing_if = "Option::is_none")]
     arms: Option<Vec<Arm>>,
+    /// Query heads; without it as many as the model's configuration says
+    #[arg(long, value_name = "N", value_parser = whole_number::<usize>())]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    n_heads: Option<usize>,
     /// Grouped-query attention: key and value heads; without it as many as query heads
     #[arg(long, value_name = "N", value_parser = whole_number::<usize>())]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -198,6 +202,11 @@ pub struct AttentionFlags {
     #[arg(hide_possible_values = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     qk_norm: Option<bool>,
+    /// Biases in the attention's projections, in every arm
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(hide_possible_values = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attention_bias: Option<bool>,
     /// Each position sees itself and those before it, in every arm
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     #[arg(hide_possible_values = true)]
@@ -303,6 +312,7 @@ mod tests {
             eval_dataset: Some("held-out.jsonl".into()),
             max_steps: Some(1),
             dropout: Some(0.1),
+            n_heads: Some(4),
             n_kv_heads: Some(2),
             in_proj_dim: Some(64),
             ..Settings::default()

@@ -113,6 +113,9 @@ pub struct Settings {
     /// The genetic part of the genetic arms.
     #[serde(flatten)]
     pub genetic: Genetic,
+    /// Query heads; without it as many as the model's configuration says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub n_heads: Option<usize>,
     /// Grouped-query attention: key and value heads; without it as many as query heads.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub n_kv_heads: Option<usize>,
@@ -121,6 +124,8 @@ pub struct Settings {
     pub in_proj_dim: Option<usize>,
     /// RMS norm with a learned gain on each head's queries and keys, in every arm.
     pub qk_norm: bool,
+    /// Biases in the attention's projections, in every arm.
+    pub attention_bias: bool,
     /// Each position sees itself and those before it, in every arm.
     pub causal: bool,
     /// Decides initial weights, order of the data and every random draw.
@@ -175,9 +180,11 @@ impl Default for Settings {
             keep_checkpoints: 3,
             arms: vec![Arm::STANDARD, Arm::GENETIC],
             genetic: Genetic::default(),
+            n_heads: None,
             n_kv_heads: None,
             in_proj_dim: None,
             qk_norm: false,
+            attention_bias: true,
             causal: false,
             seed: 42,
             device: "auto".into(),

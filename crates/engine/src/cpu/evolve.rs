@@ -50,10 +50,11 @@ fn express(values: &Tensor, tokens: Range<usize>, genes: Range<usize>) -> Vec<f3
     expression
 }
 
-/// `(x / largest)^pressure`, which keeps every share representable however great the pressure.
+/// `(x / largest)^pressure`, at most 1: the largest's share stays a number however great the pressure. Where not even
+/// the largest is above 0 all are alike.
 #[inline(always)]
 fn pressed(pressure: f32, x: f32, largest: f32) -> f32 {
-    let relative = x / largest;
+    let relative = if largest > 0.0 { (x / largest).min(1.0) } else { 1.0 };
     if pressure == 1.0 { relative } else { relative.powf(pressure) }
 }
 
@@ -83,12 +84,16 @@ fn mean_field(options: &Evolve, expression: &[f32], mut ancestry: Block<'_>) {
             *phi = math::dot(p, &fitness);
         }
         let average = math::dot(&means, &fitness);
-        let mut largest = vec![f32::MIN_POSITIVE; d];
-        for ((out, p), &phi) in selected.chunks_exact_mut(d).zip(expression.chunks_exact(d)).zip(&organism) {
+        // The largest among the living: one whose share has become 0 must not make the others' powers 0 too.
+        let mut largest = vec![0.0_f32; d];
+        let rows = selected.chunks_exact_mut(d).zip(expression.chunks_exact(d)).zip(&organism);
+        for (token, ((out, p), &phi)) in rows.enumerate() {
+            let shares = ancestry.row(token);
             for g in 0..d {
                 let unlinked = p[g] * fitness[g] + average - means[g] * fitness[g];
                 out[g] = linkage * phi + (1.0 - linkage) * unlinked;
-                largest[g] = largest[g].max(out[g]);
+                let living = if shares[g] > 0.0 { out[g] } else { 0.0 };
+                largest[g] = largest[g].max(living);
             }
         }
         let mut sums = vec![0.0; d];
@@ -186,7 +191,7 @@ impl<'a> Sampled<'a> {
         for (phi, genes) in cumulative.iter_mut().zip(carried.chunks_exact(d)) {
             *phi = math::dot(genes, &fitness);
         }
-        let largest = math::max(cumulative).max(f32::MIN_POSITIVE);
+        let largest = math::max(cumulative);
         let mut sum = 0.0_f64;
         for phi in cumulative {
             sum += f64::from(pressed(self.options.selection_pressure, *phi, largest));

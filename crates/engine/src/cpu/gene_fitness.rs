@@ -10,12 +10,20 @@ use crate::ops::gene_fitness::GeneFitness;
 use crate::sequences::Sequences;
 use crate::tensor::Tensor;
 
-/// `u = 1 / (M + ½)` and, head by head, `γ = u / Σ u`, from the gene means `M` in `inverse`.
+/// `u = 1 / (M + ½)` and, head by head, `γ = u / Σ u`, from the gene means `M` in `inverse`. The sum folds halves onto
+/// each other, so that 2ᵏ equal numbers sum exactly: equal means then give `γ = 1/d` exactly (section 8).
 #[inline(always)]
 pub fn fitness_of_means(head_dim: usize, inverse: &mut [f32], fitness: &mut [f32]) {
     for (u, gamma) in inverse.chunks_exact_mut(head_dim).zip(fitness.chunks_exact_mut(head_dim)) {
         u.iter_mut().for_each(|m| *m = 1.0 / (*m + 0.5));
-        let sum = math::sum(u);
+        gamma.copy_from_slice(u);
+        let mut len = head_dim;
+        while len > 1 {
+            let (low, high) = gamma[..len].split_at_mut(len.div_ceil(2));
+            low.iter_mut().zip(high).for_each(|(a, &mut b)| *a += b);
+            len = len.div_ceil(2);
+        }
+        let sum = gamma[0];
         for (gamma, &u) in gamma.iter_mut().zip(&*u) {
             *gamma = u / sum;
         }

@@ -80,7 +80,27 @@ unsafe fn gemm_f32(
     }
 }
 
+/// From so many rows on, a row of the product has the same bits however many others there are. With fewer `gemm` has
+/// other ways, which sum in another order: up to 16·16 elements, a single row, and up to 64 × 64 with a long sum.
+fn steady_rows(n: usize, k: usize) -> usize {
+    if n <= 64 && k > 512 { 257_usize.div_ceil(n).max(65) } else { 257_usize.div_ceil(n).max(2) }
+}
+
+/// `out = a bᵀ` or `a b`, plus bias. Where the rows of `a` are tokens, each row's result is the same in any batch.
 pub fn matmul(a: Matrix<'_>, b: Matrix<'_>, bias: Option<&Tensor>, out: &mut Tensor) {
+    let (rows, columns) = (out.rows(), out.columns());
+    let steady = steady_rows(columns, a.tensor.columns());
+    if a.transposed || rows >= steady || out.is_empty() {
+        return matmul_as_is(a, b, bias, out);
+    }
+    let mut filled = Tensor::zeros(out.device(), &[steady, a.tensor.columns()]);
+    filled.data_mut()[..a.tensor.len()].copy_from_slice(a.tensor.data());
+    let mut whole = Tensor::empty(out.device(), &[steady, columns]);
+    matmul_as_is(Matrix { tensor: &filled, ..a }, b, bias, &mut whole);
+    out.data_mut().copy_from_slice(&whole.data()[..rows * columns]);
+}
+
+fn matmul_as_is(a: Matrix<'_>, b: Matrix<'_>, bias: Option<&Tensor>, out: &mut Tensor) {
     let view = |matrix: Matrix<'_>| {
         let (rows, columns) = (matrix.tensor.rows(), matrix.tensor.columns());
         let strided = Strided::rows(matrix.tensor.data().as_ptr(), columns);
@@ -116,6 +136,32 @@ mod tests {
             let one = with_threads(1, product);
             for threads in [2, 3, 8] {
                 assert!(one == with_threads(threads, product), "{m}×{n}×{k} on {threads} threads");
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_of_a_product_has_the_same_bits_whatever_rows_are_with_it() {
+        let shapes =
+            [(1, 20), (3, 700), (16, 5), (16, 16), (40, 1024), (128, 128), (384, 384), (384, 1536), (768, 3072)];
+        for (n, k) in shapes {
+            let (x, bias) = (random(&[300, k], 1), random(&[n], 3));
+            for transposed in [true, false] {
+                let b = random(&if transposed { [n, k] } else { [k, n] }, 2);
+                for bias in [None, Some(&bias)] {
+                    let product = |m: usize, from: usize| {
+                        let a =
+                            crate::Tensor::from_slice(&device(), &[m, k], &x.data()[from * k..(from + m) * k]).unwrap();
+                        let mut out = crate::Tensor::empty(&device(), &[m, n]);
+                        let b = super::Matrix { tensor: &b, transposed };
+                        super::matmul(super::Matrix { tensor: &a, transposed: false }, b, bias, &mut out);
+                        out.to_vec()
+                    };
+                    let all = product(300, 0);
+                    for m in (1..20).chain([33, 64, 65, 66, 127, 256, 257]) {
+                        assert!(product(m, 41) == all[41 * n..(41 + m) * n], "{m}×{n}×{k}, transposed {transposed}");
+                    }
+                }
             }
         }
     }

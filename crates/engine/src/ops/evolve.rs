@@ -61,3 +61,6 @@ pub fn evolve(values: &Tensor, sequences: &Sequences, options: Evolve) -> Result
     values.device().kernels().evolve(values, sequences, &options, &mut ancestry);
     Ok(ancestry)
 }
+
+#[cfg(test)]
+mod tests;

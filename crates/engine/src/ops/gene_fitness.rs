@@ -53,6 +53,7 @@ mod tests {
     use super::*;
     use crate::ops::evolve::{Evolve, Population, evolve};
     use crate::testing::{check_gradients, random, sequences};
+    use crate::{Tape, Tensor};
     use proptest::prelude::*;
 
     proptest! {
@@ -78,6 +79,59 @@ mod tests {
             }
             let causal = GeneFitness { head_dim: d, causal: true, ancestry: None };
             check_gradients(&[values], |v| v[0].gene_fitness(&sequences, causal.clone())?.scale(4.0));
+        }
+
+        #[test]
+        fn gene_fitness_is_that_of_the_definition_in_double_precision_and_sums_to_one(
+            lengths in prop::collection::vec(1..20_usize, 1..4), heads in 1..3_usize, d in 1..70_usize, causal: bool,
+            spread in 0.1..20.0_f32, seed in 0..1000_u64,
+        ) {
+            let sequences = sequences(&lengths);
+            let mut values = random(&[sequences.tokens(), heads * d], seed);
+            values.data_mut().iter_mut().for_each(|x| *x *= spread);
+            let options = GeneFitness { head_dim: d, causal, ancestry: None };
+            let gamma = Tape::inference().constant(values.clone()).gene_fitness(&sequences, options).unwrap();
+            let mut rows = gamma.value().data().chunks(heads * d);
+            for range in sequences.ranges() {
+                for end in if causal { range.start + 1..range.end + 1 } else { range.end..range.end + 1 } {
+                    let row = rows.next().unwrap();
+                    let seen = range.start..end;
+                    let mean = |column: usize| {
+                        let p = |i: usize| 1.0 / (1.0 + (-f64::from(values.data()[i * heads * d + column])).exp());
+                        seen.clone().map(p).sum::<f64>() / seen.len() as f64
+                    };
+                    for head in 0..heads {
+                        let means: Vec<f64> = (head * d..(head + 1) * d).map(mean).collect();
+                        for (g, m) in means.iter().enumerate() {
+                            let expected = 1.0 / means.iter().map(|other| (m + 0.5) / (other + 0.5)).sum::<f64>();
+                            let got = f64::from(row[head * d + g]);
+                            prop_assert!((got / expected - 1.0).abs() < 1e-6, "{got}, expected {expected}");
+                            prop_assert!(got > 0.0 && (got < 1.0 || d == 1));
+                        }
+                        let sum: f64 = row[head * d..(head + 1) * d].iter().map(|&x| f64::from(x)).sum();
+                        prop_assert!((sum - 1.0).abs() < 1e-6);
+                    }
+                }
+            }
+            prop_assert!(rows.next().is_none());
+        }
+
+        #[test]
+        fn equal_gene_means_give_one_over_d_exactly(
+            power in 0..10_u32, length in 1..20_usize, generations in 0..4_usize, causal: bool, seed in 0..1_000_000_u64,
+        ) {
+            let d = 2_usize.pow(power);
+            let of_token = random(&[length, 1], seed);
+            let rows: Vec<f32> = of_token.data().iter().flat_map(|&x| std::iter::repeat_n(x, d)).collect();
+            let values = Tensor::from_slice(of_token.device(), &[length, d], &rows).unwrap();
+            let evolved = Evolve {
+                head_dim: d, num_generations: generations, mutation_rate: 0.1, crossover_rate: 0.8, selection_pressure: 1.0,
+                population: Population::Infinite,
+            };
+            let ancestry = (generations > 0 && !causal).then(|| evolve(&values, &sequences(&[length]), evolved).unwrap());
+            let options = GeneFitness { head_dim: d, causal, ancestry };
+            let gamma = Tape::inference().constant(values).gene_fitness(&sequences(&[length]), options).unwrap();
+            prop_assert!(gamma.value().data().iter().all(|&x| x == 1.0 / d as f32), "{:?}", gamma.value());
         }
     }
 }

@@ -81,7 +81,11 @@ impl Genetic {
             return out_of_range("num_generations", self.num_generations.to_string(), "between 0 and 4095");
         }
         if !(self.selection_pressure >= 0.0 && self.selection_pressure.is_finite()) {
-            return out_of_range("selection_pressure", self.selection_pressure.to_string(), "0 or more, and finite");
+            return out_of_range(
+                "selection_pressure",
+                self.selection_pressure.to_string(),
+                "a finite number of 0 or more",
+            );
         }
         Ok(())
     }

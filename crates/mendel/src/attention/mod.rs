@@ -180,3 +180,6 @@ impl Attention {
         evolve(values, pass.sequences, options).map(Some)
     }
 }
+
+#[cfg(test)]
+mod tests;

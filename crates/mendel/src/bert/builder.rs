@@ -35,9 +35,11 @@ pub struct BertBuilder {
 #[derive(Clone, Copy, Debug)]
 enum Change {
     Genetic(Option<Genetic>),
+    Heads(usize),
     KvHeads(usize),
     InProjDim(usize),
     QkNorm,
+    WithoutBias,
     Causal,
     Dropout(f32),
 }
@@ -46,9 +48,11 @@ impl Change {
     fn apply(self, config: &mut BertConfig) {
         match self {
             Change::Genetic(genetic) => config.genetic = genetic,
+            Change::Heads(heads) => config.num_attention_heads = heads,
             Change::KvHeads(heads) => config.n_kv_heads = Some(heads),
             Change::InProjDim(width) => config.in_proj_dim = Some(width),
             Change::QkNorm => config.qk_norm = true,
+            Change::WithoutBias => config.attention_bias = false,
             Change::Causal => config.causal = true,
             Change::Dropout(probability) => {
                 config.hidden_dropout_prob = probability;
@@ -118,6 +122,11 @@ impl BertBuilder {
         self.change(Change::Genetic(None))
     }
 
+    /// So many query heads.
+    pub fn n_heads(self, heads: usize) -> Self {
+        self.change(Change::Heads(heads))
+    }
+
     /// Grouped-query attention with so many key and value heads.
     pub fn n_kv_heads(self, heads: usize) -> Self {
         self.change(Change::KvHeads(heads))
@@ -131,6 +140,11 @@ impl BertBuilder {
     /// RMS norm on each head's queries and keys.
     pub fn qk_norm(self) -> Self {
         self.change(Change::QkNorm)
+    }
+
+    /// No biases in the attention's projections.
+    pub fn without_attention_bias(self) -> Self {
+        self.change(Change::WithoutBias)
     }
 
     /// Each position sees only itself and those before it.

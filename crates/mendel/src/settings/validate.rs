@@ -4,9 +4,7 @@ use std::fmt::Display;
 
 use super::Settings;
 use crate::arm::Arm;
-
-/// The most generations: the random generator's counter has 12 bits for them.
-const MAX_GENERATIONS: usize = 4095;
+use crate::attention::InvalidAttention;
 
 /// `[CLS]`, one token of the text, `[SEP]`.
 const MIN_SEQ_LEN: usize = 3;
@@ -24,7 +22,7 @@ pub enum InvalidSetting {
     #[error("{setting} = {value} is not possible: it must be {allowed}")]
     OutOfRange {
         /// Its name, as in a settings file.
-        setting: &'static str,
+        setting: String,
         /// The value that was given.
         value: String,
         /// The values that it takes.
@@ -60,6 +58,9 @@ pub enum InvalidSetting {
         /// The generations that were asked for.
         num_generations: usize,
     },
+    /// Attention that cannot be.
+    #[error(transparent)]
+    Attention(InvalidAttention),
     /// One passage per query: the loss is 0 whatever the model does.
     #[error(
         "batch-size = 1 leaves a query's own passage with nothing to contrast: \
@@ -131,20 +132,21 @@ impl Settings {
             let possible = (0.0..1.0).contains(&dropout);
             require(possible, "dropout", dropout, || "0 or more, and less than 1".into())?;
         }
+        if let Some(heads) = self.n_heads {
+            at_least("n-heads", heads, 1)?;
+        }
         if let Some(heads) = self.n_kv_heads {
             at_least("n-kv-heads", heads, 1)?;
         }
         if let Some(width) = self.in_proj_dim {
             at_least("in-proj-dim", width, 1)?;
         }
-        let genetic = &self.genetic;
-        at_least("population-size", genetic.population_size, 1)?;
-        let generations = genetic.num_generations;
-        let possible = generations <= MAX_GENERATIONS;
-        require(possible, "num-generations", generations, || format!("0 to {MAX_GENERATIONS}"))?;
-        share("mutation-rate", genetic.mutation_rate)?;
-        share("crossover-rate", genetic.crossover_rate)?;
-        not_negative("selection-pressure", genetic.selection_pressure)
+        self.genetic.validate().map_err(|invalid| match invalid {
+            InvalidAttention::OutOfRange { name, value, allowed } => {
+                InvalidSetting::OutOfRange { setting: name.replace('_', "-"), value, allowed: allowed.into() }
+            }
+            other => InvalidSetting::Attention(other),
+        })
     }
 
     fn validate_arms(&self) -> Result<(), InvalidSetting> {
@@ -193,7 +195,7 @@ fn require(
     if possible {
         return Ok(());
     }
-    Err(InvalidSetting::OutOfRange { setting, value: value.to_string(), allowed: allowed() })
+    Err(InvalidSetting::OutOfRange { setting: setting.into(), value: value.to_string(), allowed: allowed() })
 }
 
 fn not_empty(setting: &'static str, value: &str) -> Result<(), InvalidSetting> {
@@ -304,7 +306,7 @@ mod tests {
         refused("eval-steps", "0", "at least 1", |s| s.eval_steps = 0);
         refused("log-steps", "0", "at least 1", |s| s.log_steps = 0);
         refused("keep-checkpoints", "0", "at least 1", |s| s.keep_checkpoints = 0);
-        refused("population-size", "0", "at least 1", |s| s.genetic.population_size = 0);
+        refused("population-size", "0", "between 1 and 1048576", |s| s.genetic.population_size = 0);
         refused("n-kv-heads", "0", "at least 1", |s| s.n_kv_heads = Some(0));
         refused("in-proj-dim", "0", "at least 1", |s| s.in_proj_dim = Some(0));
     }
@@ -317,7 +319,7 @@ mod tests {
 
     #[test]
     fn generations_end_where_the_counter_does() {
-        refused("num-generations", "4096", "0 to 4095", |s| s.genetic.num_generations = 4096);
+        refused("num-generations", "4096", "between 0 and 4095", |s| s.genetic.num_generations = 4096);
         changed(|s| s.genetic.num_generations = 4095).validate().unwrap();
     }
 

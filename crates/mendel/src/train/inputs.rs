@@ -76,6 +76,9 @@ impl ModelSource {
             ModelSource::Folder(folder) => builder.folder(folder),
         };
         builder = if arm.genetic { builder.genetic(settings.genetic) } else { builder.standard() };
+        if let Some(heads) = settings.n_heads {
+            builder = builder.n_heads(heads);
+        }
         if let Some(heads) = settings.n_kv_heads {
             builder = builder.n_kv_heads(heads);
         }
@@ -87,6 +90,9 @@ impl ModelSource {
         }
         if settings.qk_norm || arm.qk_norm {
             builder = builder.qk_norm();
+        }
+        if !settings.attention_bias {
+            builder = builder.without_attention_bias();
         }
         if settings.causal {
             builder = builder.causal();
