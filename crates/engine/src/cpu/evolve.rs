@@ -203,35 +203,57 @@ impl<'a> Sampled<'a> {
     #[inline(always)]
     fn reproduce(&mut self, generation: usize, cumulative: &[f32]) {
         let d = self.options.head_dim;
-        let tokens = (self.expression.len() / d) as u32;
         let total = cumulative[self.size - 1];
         let pick = |draw: u32| {
             let mark = unit(draw) * total;
             cumulative.partition_point(|&sum| sum <= mark).min(self.size - 1)
         };
-        let mutation = (f64::from(self.options.mutation_rate) * 2_147_483_648.0) as u32;
+        let mutation = Mutation::new(self.options.mutation_rate, self.expression.len() / d);
         let parents = self.draws.stream(Purpose::Parents, generation);
         let genes = self.draws.stream(Purpose::Genes, generation);
         let blocks = d.div_ceil(4);
-        let mut draws = vec![0; 4 * blocks];
-        for (child, out) in self.children.chunks_exact_mut(d).enumerate() {
-            let [a, b, mixes, _] = parents.block(child as u32);
-            let (a, b) = (pick(a), pick(b));
-            let mixes = unit(mixes) < self.options.crossover_rate;
-            genes.fill((child * blocks) as u32, &mut draws);
-            let (a, b) = (&self.ancestor[a * d..][..d], &self.ancestor[b * d..][..d]);
-            for ((out, &draw), (&a, &b)) in out.iter_mut().zip(&draws).zip(a.iter().zip(b)) {
-                // The top bit is the coin, the other 31 the mutation; given that a gene mutates they are uniform
-                // below the threshold, and so name the token that it is replaced by.
-                let (from_b, mutant) = (mixes && draw >> 31 == 1, draw & 0x7FFF_FFFF);
-                *out = if mutant < mutation {
-                    (u64::from(mutant) * u64::from(tokens) / u64::from(mutation)) as u32
-                } else if from_b {
-                    b
-                } else {
-                    a
-                };
+        let (mut parent_draws, mut gene_draws) = ([0; 4 * SIBLINGS], vec![0; 4 * blocks * SIBLINGS]);
+        for (group, siblings) in self.children.chunks_mut(SIBLINGS * d).enumerate() {
+            let first = group * SIBLINGS;
+            parents.fill(first as u32, &mut parent_draws);
+            genes.fill((first * blocks) as u32, &mut gene_draws);
+            let draws = parent_draws.chunks_exact(4).zip(gene_draws.chunks_exact(4 * blocks));
+            for (out, (parents, genes)) in siblings.chunks_exact_mut(d).zip(draws) {
+                let (a, b) = (pick(parents[0]) * d, pick(parents[1]) * d);
+                let mixes = unit(parents[2]) < self.options.crossover_rate;
+                mutation.cross(mixes, &self.ancestor[a..a + d], &self.ancestor[b..b + d], genes, out);
             }
+        }
+    }
+}
+
+/// Children whose draws are taken together.
+const SIBLINGS: usize = 16;
+
+/// Of a gene's 32 random bits the top one is the coin between the parents and the other 31 decide the mutation; given
+/// that a gene mutates, those 31 are uniform below the threshold, and so name the token that it is replaced by.
+struct Mutation {
+    threshold: u32,
+    tokens_per_draw: f32,
+    last_token: u32,
+}
+
+impl Mutation {
+    #[inline(always)]
+    fn new(rate: f32, tokens: usize) -> Self {
+        let threshold = (f64::from(rate) * 2_147_483_648.0) as u32;
+        Mutation { threshold, tokens_per_draw: tokens as f32 / threshold.max(1) as f32, last_token: tokens as u32 - 1 }
+    }
+
+    /// A child's genes from those of its parents.
+    #[inline(always)]
+    fn cross(&self, mixes: bool, a: &[u32], b: &[u32], draws: &[u32], out: &mut [u32]) {
+        let coin = u32::from(mixes) << 31;
+        for (((out, &draw), &a), &b) in out.iter_mut().zip(draws).zip(a).zip(b) {
+            let inherited = if draw & coin != 0 { b } else { a };
+            let mutant = draw & 0x7FFF_FFFF;
+            let token = ((mutant as i32 as f32 * self.tokens_per_draw) as i32 as u32).min(self.last_token);
+            *out = if mutant < self.threshold { token } else { inherited };
         }
     }
 }

@@ -1,11 +1,12 @@
 //! The Transformers layout: `config.json` and `model.safetensors`.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
 use mendel_engine::{Device, Parameters, Tensor};
-use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use safetensors::{Dtype, SafeTensors, View};
 
 use super::layout::declare;
 use super::{BertConfig, BertModel, ModelError};
@@ -43,20 +44,32 @@ pub fn tensors_from_bytes(
     Ok(found)
 }
 
+/// A tensor as safetensors wants it; its bytes are made when they are written, one tensor at a time.
+struct Encoded<'a>(&'a Tensor);
+
+impl View for Encoded<'_> {
+    fn dtype(&self) -> Dtype {
+        Dtype::F32
+    }
+
+    fn shape(&self) -> &[usize] {
+        self.0.shape()
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        self.0.data().iter().flat_map(|x| x.to_le_bytes()).collect()
+    }
+
+    fn data_len(&self) -> usize {
+        size_of_val(self.0.data())
+    }
+}
+
 /// The bytes of a safetensors file of these tensors.
 pub fn tensors_to_bytes<'a>(tensors: impl Iterator<Item = (String, &'a Tensor)>) -> Vec<u8> {
-    let encoded: Vec<(String, Vec<usize>, Vec<u8>)> = tensors
-        .map(|(name, tensor)| {
-            let bytes = tensor.data().iter().flat_map(|x| x.to_le_bytes()).collect();
-            (name, tensor.shape().to_vec(), bytes)
-        })
-        .collect();
-    let views = encoded.iter().map(|(name, shape, bytes)| {
-        let view = TensorView::new(Dtype::F32, shape.clone(), bytes);
-        (name, view.expect("four bytes for each element of the shape"))
-    });
     let metadata = Some([("format".to_owned(), "pt".to_owned())].into());
-    safetensors::serialize(views, metadata).expect("serialising to memory cannot fail")
+    safetensors::serialize(tensors.map(|(name, tensor)| (name, Encoded(tensor))), metadata)
+        .expect("serialising to memory cannot fail")
 }
 
 /// A parameter's name in the encoder: without the `bert.` prefix, and with today's names of a norm's gain and bias.

@@ -10,7 +10,10 @@ pub use artefacts::Artefacts;
 pub use results::{ArmResults, Comparison, Difference, Resources};
 pub use table::table;
 
+use crate::Arm;
+use crate::data::Sampler;
 use crate::files::check_writable;
+use crate::progress::Event;
 use crate::throughput::matrix_peak;
 use crate::train::{Inputs, Resume, Run, TrainError, Trainer, Training, TrainingBatch, train_arm};
 
@@ -44,11 +47,12 @@ pub fn compare(run: &mut Run<'_>, resume: &Resume) -> Result<Outcome, TrainError
     }
     let comparison = Comparison::new(results);
     artefacts.comparison(&comparison)?;
+    run.observer.observe(Event::Note(format!("artefacts in {}", settings.output_dir.display())));
     Ok(Outcome::Done(Box::new(comparison)))
 }
 
 /// A checkpoint that is named belongs to one arm; the others go on from their newest.
-fn of_arm(resume: &Resume, arm: crate::Arm, seed: u64) -> Resume {
+fn of_arm(resume: &Resume, arm: Arm, seed: u64) -> Resume {
     let owner = |path: &Path| path.parent().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
     match resume {
         Resume::From(path) if owner(path).is_some_and(|owner| owner != format!("{arm}-seed{seed}")) => Resume::Newest,
@@ -60,7 +64,7 @@ fn of_arm(resume: &Resume, arm: crate::Arm, seed: u64) -> Resume {
 pub fn dry_run(run: &mut Run<'_>) -> Result<(), TrainError> {
     let settings = run.settings;
     let inputs = Inputs::load(settings, run.observer)?;
-    let mut sampler = crate::data::Sampler::new(inputs.pairs.len(), settings.batch_size, settings.seed)?;
+    let mut sampler = Sampler::new(inputs.pairs.len(), settings.batch_size, settings.seed)?;
     for &arm in &settings.arms {
         let mut trainer = Trainer::new(inputs.encoder(settings, arm)?, settings);
         let batch = TrainingBatch::deal(&inputs.pairs, &mut sampler, 0, &inputs.device)?;
@@ -69,7 +73,7 @@ pub fn dry_run(run: &mut Run<'_>) -> Result<(), TrainError> {
         let some = &inputs.evaluator.passages[..inputs.evaluator.passages.len().min(settings.batch_size)];
         trainer.encoder.embed(some, |_| ())?;
         let what = format!("{arm}: a step of {} pairs, loss {:.4}; evaluation works", batch.queries, report.loss);
-        run.observer.observe(crate::progress::Event::Note(what));
+        run.observer.observe(Event::Note(what));
     }
     Ok(())
 }

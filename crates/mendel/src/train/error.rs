@@ -36,8 +36,16 @@ pub enum TrainError {
     )]
     NothingToContrast(String),
     /// Some parameters are not trained.
-    #[error("no gradient reaches {}: the loss does not depend on it, or the batch has nothing to contrast", .0.join(", "))]
-    NoGradient(Vec<String>),
+    #[error(
+        "no gradient reaches {count} of the model's tensors, {first} among them: \
+         the loss does not depend on them, or all texts of the first batch are equal"
+    )]
+    NoGradient {
+        /// One of them.
+        first: String,
+        /// How many there are.
+        count: usize,
+    },
     /// The loss or a gradient is not finite.
     #[error(
         "step {step}: the {what} is not finite (training pairs {pairs:?}); try a lower --learning-rate, more --warmup-steps or a lower --max-grad-norm, and --resume from the last checkpoint"

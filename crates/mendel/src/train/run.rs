@@ -84,10 +84,10 @@ pub fn total_steps(settings: &Settings, sampler: &Sampler) -> u64 {
 pub fn train_arm(run: &mut Run<'_>, inputs: &Inputs, arm: Arm, resume: &Resume) -> Result<Training, TrainError> {
     memory::reset_peak();
     let encoder = inputs.encoder(run.settings, arm)?;
-    run.observer.observe(Event::Note(format!("{arm}, untrained:")));
+    let mut arm = ArmInTraining::begin(run, inputs, arm, encoder.clone(), resume)?;
     let untrained = inputs.evaluator.evaluate(&encoder, run.observer)?;
-    tell_evaluation(run, arm, 0, &untrained);
-    let mut arm = ArmInTraining::begin(run, inputs, arm, encoder, resume)?;
+    drop(encoder);
+    arm.record(run, 0, &untrained)?;
     if let Some(path) = arm.train(run)? {
         return Ok(Training::Interrupted(path));
     }
@@ -99,16 +99,12 @@ pub fn train_arm(run: &mut Run<'_>, inputs: &Inputs, arm: Arm, resume: &Resume) 
     Ok(Training::Done(Box::new(TrainedArm { arm, encoder: trainer.encoder, untrained, evaluation, progress })))
 }
 
-fn tell_evaluation(run: &mut Run<'_>, arm: Arm, step: u64, evaluation: &Evaluation) {
-    let measures = &evaluation.measured.retrieval;
-    let (mrr_at_10, ndcg_at_10) = (measures.mrr_at_10, measures.ndcg_at_10);
-    run.observer.observe(Event::Evaluated { arm, step, mrr_at_10, ndcg_at_10 });
-}
-
 /// An arm in training.
 struct ArmInTraining<'a> {
     inputs: &'a Inputs,
     arm: Arm,
+    /// Whether it goes on from a checkpoint.
+    resumed: bool,
     trainer: Trainer,
     sampler: Sampler,
     schedule: Schedule,
@@ -142,7 +138,9 @@ impl<'a> ArmInTraining<'a> {
         let history = settings.output_dir.join("history").join(format!("{name}.jsonl"));
         let mut trainer = Trainer::new(encoder, settings);
         let store = CheckpointStore::new(&checkpoints, settings.keep_checkpoints);
-        let (progress, history) = match find(&store, resume, run.observer)? {
+        let checkpoint = find(&store, resume, run.observer)?;
+        let resumed = checkpoint.is_some();
+        let (progress, history) = match checkpoint {
             Some(checkpoint) => {
                 let progress = state::restore(&checkpoint, &mut trainer, settings, &inputs.fingerprint)?;
                 run.observer.observe(Event::Note(format!("{arm} goes on from {}", checkpoint.path().display())));
@@ -160,7 +158,19 @@ impl<'a> ArmInTraining<'a> {
             }
         };
         let (final_evaluation, since_log) = (None, (0, 0.0));
-        Ok(Self { inputs, arm, trainer, sampler, schedule, store, history, progress, final_evaluation, since_log })
+        Ok(Self {
+            inputs,
+            arm,
+            resumed,
+            trainer,
+            sampler,
+            schedule,
+            store,
+            history,
+            progress,
+            final_evaluation,
+            since_log,
+        })
     }
 
     /// All steps that are left. When interrupted, the path of the checkpoint.
@@ -244,17 +254,27 @@ impl<'a> ArmInTraining<'a> {
     fn evaluate(&mut self, run: &mut Run<'_>) -> Result<(), TrainError> {
         let evaluation = self.inputs.evaluator.evaluate(&self.trainer.encoder, run.observer)?;
         let step = self.progress.step;
-        tell_evaluation(run, self.arm, step, &evaluation);
+        self.record(run, step, &evaluation)?;
         let mrr = evaluation.measured.retrieval.mrr_at_10;
         if self.progress.best.is_none_or(|(best, _)| mrr > best) {
             self.progress.best = Some((mrr, step));
         }
-        let measures = evaluation.measured.by_name();
-        self.history.append(&Row::Evaluation { step, seconds: evaluation.seconds, measures })?;
         if step == self.schedule.total_steps {
             self.final_evaluation = Some(evaluation);
         }
         Ok(())
+    }
+
+    /// Tells of an evaluation and adds it to the history, which has that of the untrained model only once.
+    fn record(&mut self, run: &mut Run<'_>, step: u64, evaluation: &Evaluation) -> Result<(), TrainError> {
+        let measures = &evaluation.measured.retrieval;
+        let (mrr_at_10, ndcg_at_10) = (measures.mrr_at_10, measures.ndcg_at_10);
+        run.observer.observe(Event::Evaluated { arm: self.arm, step, mrr_at_10, ndcg_at_10 });
+        if step == 0 && self.resumed {
+            return Ok(());
+        }
+        let measures = evaluation.measured.by_name();
+        Ok(self.history.append(&Row::Evaluation { step, seconds: evaluation.seconds, measures })?)
     }
 
     /// Saves a checkpoint; the history is on the disk before it, so that a resumed run has what an unbroken one has.

@@ -70,12 +70,13 @@ pub fn save(
     fingerprint: &str,
 ) -> Result<Saved, TrainError> {
     let parameters = trainer.encoder.bert.parameters();
-    let weights = tensors_to_bytes(parameters.iter().map(|(_, name, tensor)| (name.to_owned(), tensor)));
-    let moments = [(FIRST, &trainer.moments.first), (SECOND, &trainer.moments.second)];
-    let moments = moments.into_iter().flat_map(|(prefix, tensors)| {
-        parameters.iter().zip(tensors).map(move |((_, name, _), tensor)| (format!("{prefix}{name}"), tensor))
-    });
-    let optimizer = tensors_to_bytes(moments);
+    let weights = || parameters.iter().map(|(_, name, tensor)| (name.to_owned(), tensor));
+    let moments = || {
+        let both = [(FIRST, &trainer.moments.first), (SECOND, &trainer.moments.second)];
+        both.into_iter().flat_map(|(prefix, tensors)| {
+            parameters.iter().zip(tensors).map(move |((_, name, _), tensor)| (format!("{prefix}{name}"), tensor))
+        })
+    };
     let state = State {
         progress: progress.clone(),
         optimizer_step: trainer.moments.step,
@@ -83,8 +84,12 @@ pub fn save(
         fingerprint: fingerprint.to_owned(),
     };
     let state = serde_json::to_vec_pretty(&state).expect("a state is plain data");
-    let contents =
-        [(WEIGHTS, Content::Bytes(&weights)), (OPTIMIZER, Content::Bytes(&optimizer)), (STATE, Content::Bytes(&state))];
+    // Encoded one file after the other, so that no two copies are held.
+    let contents = [
+        (WEIGHTS, Content::Writer(&|file| file.write_all(&tensors_to_bytes(weights())))),
+        (OPTIMIZER, Content::Writer(&|file| file.write_all(&tensors_to_bytes(moments())))),
+        (STATE, Content::Bytes(&state)),
+    ];
     Ok(store.save(progress.step, &contents)?)
 }
 

@@ -91,8 +91,10 @@ impl Trainer {
         let (_, gradients) = self.gradients(0, batch)?;
         let reached = |id| gradients.of_parameter(id).is_some_and(|gradient| gradient.data().iter().any(|&x| x != 0.0));
         let parameters = self.encoder.bert.parameters().iter();
-        let cut = parameters.filter(|&(id, name, _)| !name.ends_with(WITHOUT_GRADIENT) && !reached(id));
-        let cut: Vec<String> = cut.map(|(_, name, _)| name.to_owned()).collect();
-        if cut.is_empty() { Ok(()) } else { Err(TrainError::NoGradient(cut)) }
+        let mut cut = parameters.filter(|&(id, name, _)| !name.ends_with(WITHOUT_GRADIENT) && !reached(id));
+        match cut.next() {
+            None => Ok(()),
+            Some((_, first, _)) => Err(TrainError::NoGradient { first: first.to_owned(), count: 1 + cut.count() }),
+        }
     }
 }
