@@ -1,6 +1,6 @@
 //! Checkpoints that a kill cannot damage.
 //!
-//! A checkpoint is a folder `step-000500` of files and a [`manifest`] with their sizes and checksums. It is written
+//! A checkpoint is a folder `step-000500` of files and a manifest with their sizes and checksums. It is written
 //! under another name beside its place and renamed when all of it is on the disk, so that a folder of that name is
 //! always whole, and the older checkpoints go only after that.
 
