@@ -10,7 +10,7 @@ use super::error::TrainError;
 use super::history::{History, Row};
 use super::inputs::Inputs;
 use super::schedule::Schedule;
-use super::state::{self, Progress};
+use super::state::{self, Progress, State};
 use super::trainer::{StepReport, Trainer};
 use crate::arm::Arm;
 use crate::data::Sampler;
@@ -22,6 +22,9 @@ use crate::settings::Settings;
 
 /// The final loss is the mean over the last epoch's last part of this size.
 const FINAL_PART: f64 = 0.1;
+
+/// The folder of checkpoints in the output folder.
+const CHECKPOINTS: &str = "checkpoints";
 
 /// What a run works with beside its inputs.
 pub struct Run<'a> {
@@ -39,9 +42,9 @@ pub enum Resume {
     /// At the first step; checkpoints of an earlier run in the same place are removed.
     #[default]
     No,
-    /// At the newest undamaged checkpoint, or at the first step if there is none.
+    /// Each arm at its newest undamaged checkpoint, or at the first step if it has none.
     Newest,
-    /// At this checkpoint.
+    /// The arm that this checkpoint is of there, the others at their newest.
     From(PathBuf),
 }
 
@@ -80,14 +83,63 @@ pub fn total_steps(settings: &Settings, sampler: &Sampler) -> u64 {
     settings.max_steps.map_or(all, |most| most.min(all))
 }
 
-/// Trains one arm from its initial weights, or from where a checkpoint left it.
-pub fn train_arm(run: &mut Run<'_>, inputs: &Inputs, arm: Arm, resume: &Resume) -> Result<Training, TrainError> {
+/// The checkpoint that each arm of the settings goes on from; none for one that begins at the first step. Builds every
+/// arm once and writes nothing, so that what stands in the way of a later arm is found before the first is trained.
+pub fn starting_points(
+    run: &mut Run<'_>,
+    inputs: &Inputs,
+    resume: &Resume,
+) -> Result<Vec<Option<Checkpoint>>, TrainError> {
+    let settings = run.settings;
+    let mut named = match resume {
+        Resume::From(path) => {
+            let checkpoint = Checkpoint::open(path)?;
+            let state = State::read(&checkpoint)?;
+            // Of none of the arms, it is the first that it is refused for.
+            let owner = settings.arms.iter().position(|&arm| state.is_of(arm)).unwrap_or_default();
+            Some((owner, checkpoint))
+        }
+        Resume::No | Resume::Newest => None,
+    };
+    let mut found = Vec::with_capacity(settings.arms.len());
+    for (place, &arm) in settings.arms.iter().enumerate() {
+        inputs.encoder(settings, arm)?;
+        let checkpoint = match (named.take_if(|(owner, _)| *owner == place), resume) {
+            (Some((_, checkpoint)), _) => Some(checkpoint),
+            (None, Resume::No) => None,
+            (None, Resume::Newest | Resume::From(_)) => newest(&store(settings, arm), run.observer)?,
+        };
+        if let Some(checkpoint) = &checkpoint {
+            State::read(checkpoint)?.check(checkpoint, settings, arm, &inputs.fingerprint)?;
+        }
+        found.push(checkpoint);
+    }
+    if *resume == Resume::Newest && found.iter().all(Option::is_none) {
+        let folder = settings.output_dir.join(CHECKPOINTS);
+        let what = format!("no checkpoint to resume from in {}: every arm begins at its first step", folder.display());
+        run.observer.observe(Event::Warning(what));
+    }
+    Ok(found)
+}
+
+fn store(settings: &Settings, arm: Arm) -> CheckpointStore {
+    let folder = settings.output_dir.join(CHECKPOINTS).join(arm_name(arm, settings));
+    CheckpointStore::new(folder, settings.keep_checkpoints)
+}
+
+/// Trains one arm from its initial weights, or from where a checkpoint of it left it.
+pub fn train_arm(
+    run: &mut Run<'_>,
+    inputs: &Inputs,
+    arm: Arm,
+    checkpoint: Option<Checkpoint>,
+) -> Result<Training, TrainError> {
     memory::reset_peak();
     let encoder = inputs.encoder(run.settings, arm)?;
     run.observer.observe(Event::Note(format!("{arm}, untrained:")));
     let untrained = inputs.evaluator.evaluate(&encoder, run.observer)?;
     tell_evaluation(run, arm, 0, &untrained);
-    let mut arm = ArmInTraining::begin(run, inputs, arm, encoder, resume)?;
+    let mut arm = ArmInTraining::begin(run, inputs, arm, encoder, checkpoint)?;
     if let Some(path) = arm.train(run)? {
         return Ok(Training::Interrupted(path));
     }
@@ -127,10 +179,10 @@ impl<'a> ArmInTraining<'a> {
         inputs: &'a Inputs,
         arm: Arm,
         encoder: DualEncoder,
-        resume: &Resume,
+        checkpoint: Option<Checkpoint>,
     ) -> Result<Self, TrainError> {
         let settings = run.settings;
-        let sampler = Sampler::new(inputs.pairs.len(), settings.batch_size, settings.seed)?;
+        let sampler = inputs.sampler.clone();
         let schedule = Schedule {
             course: settings.lr_schedule,
             peak: settings.learning_rate,
@@ -138,13 +190,12 @@ impl<'a> ArmInTraining<'a> {
             total_steps: total_steps(settings, &sampler),
         };
         let name = arm_name(arm, settings);
-        let checkpoints = settings.output_dir.join("checkpoints").join(&name);
         let history = settings.output_dir.join("history").join(format!("{name}.jsonl"));
         let mut trainer = Trainer::new(encoder, settings);
-        let store = CheckpointStore::new(&checkpoints, settings.keep_checkpoints);
-        let (progress, history) = match find(&store, resume, run.observer)? {
+        let store = store(settings, arm);
+        let (progress, history) = match checkpoint {
             Some(checkpoint) => {
-                let progress = state::restore(&checkpoint, &mut trainer, settings, &inputs.fingerprint)?;
+                let progress = state::restore(&checkpoint, &mut trainer)?;
                 run.observer.observe(Event::Note(format!("{arm} goes on from {}", checkpoint.path().display())));
                 let history = History::resume(history, progress.step)?;
                 (progress, history)
@@ -152,8 +203,7 @@ impl<'a> ArmInTraining<'a> {
             None => {
                 let removed = store.clear()?;
                 if removed > 0 {
-                    let what =
-                        format!("{removed} checkpoints of an earlier run in {} are removed", checkpoints.display());
+                    let what = format!("{removed} checkpoints of an earlier run of {name} are removed");
                     run.observer.observe(Event::Warning(what));
                 }
                 (Progress::default(), History::create(history)?)
@@ -261,7 +311,8 @@ impl<'a> ArmInTraining<'a> {
     fn save(&mut self, run: &mut Run<'_>) -> Result<PathBuf, TrainError> {
         self.history.sync()?;
         self.progress.peak_memory = self.progress.peak_memory.max(memory::peak());
-        let saved = state::save(&self.store, &self.trainer, &self.progress, run.settings, &self.inputs.fingerprint)?;
+        let Self { inputs, arm, trainer, store, progress, .. } = self;
+        let saved = state::save(store, trainer, progress, run.settings, *arm, &inputs.fingerprint)?;
         for error in saved.not_removed {
             run.observer.observe(Event::Warning(error.to_string()));
         }
@@ -277,23 +328,13 @@ fn final_part(total_steps: u64, steps_per_epoch: u64) -> u64 {
     total_steps - part
 }
 
-/// The checkpoint to resume from; tells of damaged ones that are passed over.
-fn find(
-    store: &CheckpointStore,
-    resume: &Resume,
-    observer: &mut dyn Observer,
-) -> Result<Option<Checkpoint>, TrainError> {
-    match resume {
-        Resume::No => Ok(None),
-        Resume::From(path) => Ok(Some(Checkpoint::open(path)?)),
-        Resume::Newest => {
-            let newest = store.newest()?;
-            for damaged in newest.damaged {
-                observer.observe(Event::Warning(format!("{damaged}; it is passed over for the one before")));
-            }
-            Ok(newest.checkpoint)
-        }
+/// The newest checkpoint; tells of damaged ones that are passed over.
+fn newest(store: &CheckpointStore, observer: &mut dyn Observer) -> Result<Option<Checkpoint>, TrainError> {
+    let newest = store.newest()?;
+    for damaged in newest.damaged {
+        observer.observe(Event::Warning(format!("{damaged}; it is passed over for the one before")));
     }
+    Ok(newest.checkpoint)
 }
 
 #[cfg(test)]
