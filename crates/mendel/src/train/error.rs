@@ -38,14 +38,14 @@ pub enum TrainError {
     /// Some parameters are not trained.
     #[error("no gradient reaches {}: the loss does not depend on it, or the batch has nothing to contrast", .0.join(", "))]
     NoGradient(Vec<String>),
-    /// The loss or a gradient is not finite.
+    /// The loss, a gradient or a weight is not finite.
     #[error(
-        "step {step}: the {what} is not finite (training pairs {pairs:?}); try a lower --learning-rate, more --warmup-steps or a lower --max-grad-norm, and --resume from the last checkpoint"
+        "step {step}: the {what} is not finite (training pairs {pairs:?}); train again with a lower --learning-rate, more --warmup-steps or a lower --max-grad-norm, in another --output-dir to keep this run's checkpoints"
     )]
     NotFinite {
         /// The step, from 1.
         step: u64,
-        /// The loss or the gradient.
+        /// The loss, the gradient, or the model after the step.
         what: &'static str,
         /// The pairs of the batch, by their places in the dataset.
         pairs: Vec<usize>,

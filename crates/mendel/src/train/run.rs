@@ -228,17 +228,18 @@ impl<'a> ArmInTraining<'a> {
             let report = self.step()?;
             let step = self.progress.step;
             run.observer.observe(Event::StageAdvanced { done: step });
-            if step.is_multiple_of(run.settings.log_steps) || step == total {
+            let due = |steps| step.is_multiple_of(steps) || step == total;
+            if due(run.settings.log_steps) {
                 self.log(run, report)?;
             }
-            if step.is_multiple_of(run.settings.eval_steps) || step == total {
+            if due(run.settings.eval_steps) {
                 run.observer.observe(Event::StageFinished);
                 self.evaluate(run)?;
                 if step < total {
                     self.stage(run);
                 }
             }
-            if step.is_multiple_of(run.settings.save_steps) || step == total {
+            if due(run.settings.save_steps) {
                 self.save(run)?;
             }
         }
@@ -291,7 +292,17 @@ impl<'a> ArmInTraining<'a> {
         })?)
     }
 
+    /// Refuses a model that is not finite: it is never evaluated, and never replaces a checkpoint that is.
+    fn check_model(&mut self) -> Result<(), TrainError> {
+        if self.trainer.is_finite() {
+            return Ok(());
+        }
+        let step = self.progress.step;
+        Err(TrainError::NotFinite { step, what: "model", pairs: self.deal(step.saturating_sub(1))?.pairs })
+    }
+
     fn evaluate(&mut self, run: &mut Run<'_>) -> Result<(), TrainError> {
+        self.check_model()?;
         let evaluation = self.inputs.evaluator.evaluate(&self.trainer.encoder, run.observer)?;
         let step = self.progress.step;
         tell_evaluation(run, self.arm, step, &evaluation);
@@ -309,6 +320,7 @@ impl<'a> ArmInTraining<'a> {
 
     /// Saves a checkpoint; the history is on the disk before it, so that a resumed run has what an unbroken one has.
     fn save(&mut self, run: &mut Run<'_>) -> Result<PathBuf, TrainError> {
+        self.check_model()?;
         self.history.sync()?;
         self.progress.peak_memory = self.progress.peak_memory.max(memory::peak());
         let Self { inputs, arm, trainer, store, progress, .. } = self;
