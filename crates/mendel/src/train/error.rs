@@ -35,6 +35,14 @@ pub enum TrainError {
         "there is nothing to contrast: with --batch-size 1 the only negatives are hard ones, and no pair of '{0}' has any"
     )]
     NothingToContrast(String),
+    /// A model folder's file on how its texts are encoded.
+    #[error("{} does not say how the model's texts are encoded: {reason}; mend the file, or remove it to encode as the settings say", path.display())]
+    Encoding {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// Some parameters are not trained.
     #[error("no gradient reaches {}: the loss does not depend on it, or the batch has nothing to contrast", .0.join(", "))]
     NoGradient(Vec<String>),
