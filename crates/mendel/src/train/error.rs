@@ -44,7 +44,7 @@ pub enum TrainError {
         reason: String,
     },
     /// Some parameters are not trained.
-    #[error("no gradient reaches {}: the loss does not depend on it, or the batch has nothing to contrast", .0.join(", "))]
+    #[error("no gradient reaches {}: the loss does not depend on it, or the batch has nothing to contrast", some_of(.0))]
     NoGradient(Vec<String>),
     /// The loss, a gradient or a weight is not finite.
     #[error(
@@ -103,4 +103,12 @@ pub enum TrainError {
     /// A file could not be written.
     #[error(transparent)]
     File(#[from] FileError),
+}
+
+/// The first names, and how many there are beside.
+fn some_of(names: &[String]) -> String {
+    const SHOWN: usize = 3;
+    let (shown, rest) = names.split_at(names.len().min(SHOWN));
+    let shown = shown.join(", ");
+    if rest.is_empty() { shown } else { format!("{shown} and {} other parameters", rest.len()) }
 }

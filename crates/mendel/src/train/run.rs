@@ -84,7 +84,8 @@ pub fn total_steps(settings: &Settings, sampler: &Sampler) -> u64 {
 }
 
 /// The checkpoint that each arm of the settings goes on from; none for one that begins at the first step. Builds every
-/// arm once and writes nothing, so that what stands in the way of a later arm is found before the first is trained.
+/// arm once, checks its gradients, and writes nothing, so that what stands in the way of a later arm is found before
+/// the first is trained.
 pub fn starting_points(
     run: &mut Run<'_>,
     inputs: &Inputs,
@@ -101,9 +102,11 @@ pub fn starting_points(
         }
         Resume::No | Resume::Newest => None,
     };
+    let first_batch = TrainingBatch::deal(&inputs.pairs, &mut inputs.sampler.clone(), 0, &inputs.device)?;
     let mut found = Vec::with_capacity(settings.arms.len());
     for (place, &arm) in settings.arms.iter().enumerate() {
-        inputs.encoder(settings, arm)?;
+        let trainer = Trainer::new(inputs.encoder(settings, arm)?, settings);
+        trainer.check_gradients(&first_batch)?;
         let checkpoint = match (named.take_if(|(owner, _)| *owner == place), resume) {
             (Some((_, checkpoint)), _) => Some(checkpoint),
             (None, Resume::No) => None,
@@ -217,8 +220,6 @@ impl<'a> ArmInTraining<'a> {
     fn train(&mut self, run: &mut Run<'_>) -> Result<Option<PathBuf>, TrainError> {
         let total = self.schedule.total_steps;
         if self.progress.step < total {
-            let batch = self.deal(self.progress.step)?;
-            self.trainer.check_gradients(&batch)?;
             self.stage(run);
         }
         while self.progress.step < total {
