@@ -9,9 +9,9 @@ use super::error::TrainError;
 use crate::arm::Arm;
 use crate::bert::{BertConfig, BertModel};
 use crate::data::demo::demo_tokenizer;
-use crate::data::{LoadOptions, load_split};
+use crate::data::{LoadOptions, Sampler, load_split};
 use crate::dual_encoder::DualEncoder;
-use crate::evaluate::Evaluator;
+use crate::evaluate::{EvaluationError, Evaluator};
 use crate::progress::{Event, Observer};
 use crate::settings::Settings;
 use crate::texts::TextEncoder;
@@ -38,6 +38,8 @@ pub struct Inputs {
     pub texts: TextEncoder,
     /// The training pairs.
     pub pairs: TrainingPairs,
+    /// Deals them out.
+    pub sampler: Sampler,
     /// SHA-256 of the training pairs.
     pub fingerprint: String,
     /// What is evaluated.
@@ -115,6 +117,10 @@ impl Inputs {
             let what = format!("no pair of '{}' has negatives: --hard-negatives has no effect", settings.dataset);
             observer.observe(Event::Warning(what));
         }
+        let sampler = Sampler::new(split.train.pairs.len(), settings.batch_size, settings.seed)?;
+        if split.evaluation.queries.is_empty() {
+            return Err(EvaluationError::NoQueries.into());
+        }
         let texts = TextEncoder::new(tokenizer, settings, positions);
         let count = (split.train.pairs.len() + split.evaluation.queries.len()) as u64;
         observer.observe(Event::StageStarted { what: "Tokenising".into(), unit: "pairs", total: Some(count) });
@@ -129,7 +135,7 @@ impl Inputs {
         observer.observe(Event::StageAdvanced { done: count });
         observer.observe(Event::StageFinished);
         let fingerprint = split.train.fingerprint;
-        Ok(Inputs { source, texts, pairs, fingerprint, evaluator, device: Device::cpu() })
+        Ok(Inputs { source, texts, pairs, sampler, fingerprint, evaluator, device: Device::cpu() })
     }
 
     /// An arm's model before training.
