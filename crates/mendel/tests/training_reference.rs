@@ -121,7 +121,12 @@ fn follow(name: &str, fixture: &Fixture, configuration: &Configuration, pairs: &
         let error = (report.gradient_norm / expected.grad_norm - 1.0).abs();
         // Where the batch is solved the gradient is rounding of tiny losses.
         if expected.loss > 1e-2 {
-            assert!(error < NORM_BOUND, "{name}, {index}: norm {}, PyTorch {}", report.gradient_norm, expected.grad_norm);
+            assert!(
+                error < NORM_BOUND,
+                "{name}, {index}: norm {}, PyTorch {}",
+                report.gradient_norm,
+                expected.grad_norm
+            );
         }
     }
     let parameters = trainer.encoder.bert.parameters();
