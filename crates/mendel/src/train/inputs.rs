@@ -6,6 +6,7 @@ use mendel_engine::Device;
 
 use super::batch::TrainingPairs;
 use super::error::TrainError;
+use super::state::Fingerprints;
 use crate::arm::Arm;
 use crate::bert::{BertConfig, BertModel};
 use crate::data::demo::demo_tokenizer;
@@ -40,8 +41,8 @@ pub struct Inputs {
     pub pairs: TrainingPairs,
     /// Deals them out.
     pub sampler: Sampler,
-    /// SHA-256 of the training pairs.
-    pub fingerprint: String,
+    /// What the data is recognised by when a run resumes.
+    pub fingerprints: Fingerprints,
     /// What is evaluated.
     pub evaluator: Evaluator,
     /// Where the models live.
@@ -126,6 +127,8 @@ impl Inputs {
         observer.observe(Event::StageStarted { what: "Tokenising".into(), unit: "pairs", total: Some(count) });
         let pairs = TrainingPairs::new(&split.train.pairs, &texts, settings.hard_negatives);
         observer.observe(Event::StageAdvanced { done: pairs.len() as u64 });
+        let fingerprints =
+            Fingerprints { training: split.train.fingerprint, evaluation: split.evaluation.fingerprint() };
         let evaluator = Evaluator {
             queries: texts.queries(&split.evaluation.queries),
             passages: texts.passages(&split.evaluation.passages),
@@ -134,8 +137,7 @@ impl Inputs {
         };
         observer.observe(Event::StageAdvanced { done: count });
         observer.observe(Event::StageFinished);
-        let fingerprint = split.train.fingerprint;
-        Ok(Inputs { source, texts, pairs, sampler, fingerprint, evaluator, device: Device::cpu() })
+        Ok(Inputs { source, texts, pairs, sampler, fingerprints, evaluator, device: Device::cpu() })
     }
 
     /// An arm's model before training.

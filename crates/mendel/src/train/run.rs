@@ -113,7 +113,7 @@ pub fn starting_points(
             (None, Resume::Newest | Resume::From(_)) => newest(&store(settings, arm), run.observer)?,
         };
         if let Some(checkpoint) = &checkpoint {
-            State::read(checkpoint)?.check(checkpoint, settings, arm, &inputs.fingerprint)?;
+            State::read(checkpoint)?.check(checkpoint, settings, arm, &inputs.fingerprints)?;
         }
         found.push(checkpoint);
     }
@@ -344,7 +344,7 @@ impl<'a> ArmInTraining<'a> {
         self.history.sync()?;
         self.progress.peak_memory = self.progress.peak_memory.max(memory::peak());
         let Self { inputs, arm, trainer, store, progress, .. } = self;
-        let saved = state::save(store, trainer, progress, run.settings, *arm, &inputs.fingerprint)?;
+        let saved = state::save(store, trainer, progress, run.settings, *arm, &inputs.fingerprints)?;
         for error in saved.not_removed {
             run.observer.observe(Event::Warning(error.to_string()));
         }

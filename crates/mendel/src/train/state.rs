@@ -58,13 +58,22 @@ pub struct Progress {
     pub peak_memory: u64,
 }
 
+/// What the data of a run is recognised by.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fingerprints {
+    /// SHA-256 of the training pairs.
+    pub training: String,
+    /// SHA-256 of what is evaluated.
+    pub evaluation: String,
+}
+
 /// What a checkpoint says of itself.
 #[derive(Serialize, Deserialize)]
 pub struct State {
     progress: Progress,
     optimizer_step: u64,
     settings: Map<String, Value>,
-    fingerprint: String,
+    data: Fingerprints,
 }
 
 /// Writes a checkpoint.
@@ -74,7 +83,7 @@ pub fn save(
     progress: &Progress,
     settings: &Settings,
     arm: Arm,
-    fingerprint: &str,
+    data: &Fingerprints,
 ) -> Result<Saved, TrainError> {
     let parameters = trainer.encoder.bert.parameters();
     let weights = || parameters.iter().map(|(_, name, tensor)| (name.to_owned(), tensor));
@@ -88,7 +97,7 @@ pub fn save(
         progress: progress.clone(),
         optimizer_step: trainer.moments.step,
         settings: binding(settings, arm),
-        fingerprint: fingerprint.to_owned(),
+        data: data.clone(),
     };
     let state = serde_json::to_vec_pretty(&state).expect("a state is plain data");
     // Encoded one file after the other, so that no two copies are held.
@@ -118,17 +127,21 @@ impl State {
         checkpoint: &Checkpoint,
         settings: &Settings,
         arm: Arm,
-        fingerprint: &str,
+        data: &Fingerprints,
     ) -> Result<(), TrainError> {
         let other = |what, differences| Err(TrainError::OtherRun { path: checkpoint.path().into(), what, differences });
         let differences = differences(&self.settings, &binding(settings, arm));
         if !differences.is_empty() {
             return other("settings", differences);
         }
-        if self.fingerprint != fingerprint {
-            return other("data", vec![format!("sha256 {} then, {fingerprint} now", self.fingerprint)]);
-        }
-        Ok(())
+        let parts = [
+            ("training", &self.data.training, &data.training),
+            ("evaluation", &self.data.evaluation, &data.evaluation),
+        ];
+        let differ = parts.into_iter().filter(|(_, then, now)| then != now);
+        let differences: Vec<String> =
+            differ.map(|(what, then, now)| format!("SHA-256 of the {what} data was {then} and is {now}")).collect();
+        if differences.is_empty() { Ok(()) } else { other("data", differences) }
     }
 }
 
