@@ -96,10 +96,10 @@ pub fn draw(declared: &Declared, config: &BertConfig, seed: u64, device: &Device
             fill_normal(&Stream::weights(seed, &declared.name), config.initializer_range, tensor.data_mut());
         }
     }
-    if declared.initial == Initial::NormalButPadding {
-        if let Some(row) = tensor.data_mut().chunks_exact_mut(config.hidden_size).nth(config.pad_token_id) {
-            row.fill(0.0);
-        }
+    if declared.initial == Initial::NormalButPadding
+        && let Some(row) = tensor.data_mut().chunks_exact_mut(config.hidden_size).nth(config.pad_token_id)
+    {
+        row.fill(0.0);
     }
     tensor
 }
