@@ -213,7 +213,7 @@ impl EmbedArguments {
 
 /// The settings for a saved model: what its folder says of how texts are encoded lies under preset, file and flags.
 fn of_saved_model(folder: &str, layers: &Layers, flags: &impl Serialize) -> anyhow::Result<Settings> {
-    let base = match Encoding::of_folder(Path::new(folder)) {
+    let base = match Encoding::of_folder(Path::new(folder))? {
         Some(encoding) => Table::try_from(encoding)?,
         None => Table::new(),
     };

@@ -36,7 +36,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// A model folder, with the pooling, length and prefixes that it was trained with.
 fn trained(folder: String) -> Result<SavedModel, Box<dyn Error>> {
-    let encoding = Encoding::of_folder(Path::new(&folder));
+    let encoding = Encoding::of_folder(Path::new(&folder))?;
     let mut settings = Settings { model: folder, ..default() };
     if let Some(Encoding { pooling, max_seq_len, query_prefix, passage_prefix }) = encoding {
         settings = Settings { pooling, max_seq_len, query_prefix, passage_prefix, ..settings };

@@ -40,9 +40,14 @@ pub struct Encoding {
 }
 
 impl Encoding {
-    /// What a model folder says; `None` where it has no [`ENCODING_FILE`] or an unreadable one.
-    pub fn of_folder(folder: &Path) -> Option<Self> {
-        serde_json::from_slice(&std::fs::read(folder.join(ENCODING_FILE)).ok()?).ok()
+    /// What a model folder says; `None` where it has no [`ENCODING_FILE`].
+    pub fn of_folder(folder: &Path) -> Result<Option<Self>, TrainError> {
+        let path = folder.join(ENCODING_FILE);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let read = || -> std::io::Result<Self> { Ok(serde_json::from_slice(&std::fs::read(&path)?)?) };
+        read().map(Some).map_err(|error| TrainError::Encoding { path: path.clone(), reason: error.to_string() })
     }
 }
 

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, BufReader};
 use std::path::Path;
 
-use anyhow::Context;
+use anyhow::anyhow;
 use mendel::embed::{Named, jsonl, npy, read_texts, safetensors};
 use mendel::files::write_atomically;
 use mendel::progress::Event;
@@ -16,7 +16,7 @@ use crate::arguments::{EmbedArguments, EmbeddingsFormat, Side};
 /// Writes one embedding per text.
 pub fn run(arguments: &EmbedArguments, run: &mut Run<'_>) -> anyhow::Result<Outcome> {
     let model = SavedModel::load(run.settings)?;
-    let texts = read(&arguments.texts).with_context(|| format!("{}", arguments.texts.display()))?;
+    let texts = read(&arguments.texts).map_err(|error| anyhow!("{}: {error}", arguments.texts.display()))?;
     let passages: Vec<&str> = texts.iter().map(|text| text.text.as_str()).collect();
     let tokens = match arguments.side {
         Side::Passage => model.texts.passages(&passages),

@@ -484,7 +484,7 @@ fn what_the_genetic_part_cannot_be_is_refused_by_name() {
         );
     }
     for (pressure, said) in [(-1.0, "-1"), (f64::NAN, "NaN"), (f64::INFINITY, "inf")] {
-        let expected = format!("selection_pressure is {said}: it must be 0 or more, and finite");
+        let expected = format!("selection_pressure is {said}: it must be a finite number of 0 or more");
         assert_eq!(refusal(|g| g.selection_pressure = pressure), expected);
     }
     assert_eq!(refusal(|g| g.population_size = 0), "population_size is 0: it must be between 1 and 1048576");

@@ -90,8 +90,13 @@ pub(super) fn read_parameters(
     device: &Device,
 ) -> Result<Parameters, ModelError> {
     let read = tensors_from_bytes(file, bytes, device, |name| !is_unused(&canonical(name)))?;
-    let mut tensors: BTreeMap<String, Tensor> =
-        read.into_iter().map(|(name, tensor)| (canonical(&name), tensor)).collect();
+    let mut tensors = BTreeMap::new();
+    for (name, tensor) in read {
+        let name = canonical(&name);
+        if tensors.insert(name.clone(), tensor).is_some() {
+            return Err(ModelError::Repeated { name, file: file.into() });
+        }
+    }
     let mut parameters = Parameters::default();
     for declared in declare(config) {
         let name = declared.name;

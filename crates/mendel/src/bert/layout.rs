@@ -97,8 +97,7 @@ pub fn draw(declared: &Declared, config: &BertConfig, seed: u64, device: &Device
         }
     }
     if declared.initial == Initial::NormalButPadding {
-        let padding = config.pad_token_id * config.hidden_size;
-        if let Some(row) = tensor.data_mut().get_mut(padding..padding + config.hidden_size) {
+        if let Some(row) = tensor.data_mut().chunks_exact_mut(config.hidden_size).nth(config.pad_token_id) {
             row.fill(0.0);
         }
     }

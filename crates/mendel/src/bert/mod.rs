@@ -85,6 +85,14 @@ pub enum ModelError {
         /// Where it is.
         file: String,
     },
+    /// A tensor that is there under two of its names, such as with and without the `bert.` prefix.
+    #[error("{file} holds tensor {name} twice, under two names")]
+    Repeated {
+        /// The tensor.
+        name: String,
+        /// Where it is.
+        file: String,
+    },
     /// A tensor of the wrong shape.
     #[error("tensor {name} in {file} has shape {found:?}, but the configuration asks for {expected:?}")]
     Misshapen {
@@ -108,3 +116,6 @@ pub enum ModelError {
         found: String,
     },
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,18 +4,16 @@ mod artefacts;
 mod results;
 mod table;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 pub use artefacts::Artefacts;
 pub use results::{ArmResults, Comparison, Difference, Resources};
 pub use table::table;
 
-use crate::Arm;
-use crate::data::Sampler;
 use crate::files::check_writable;
 use crate::progress::Event;
 use crate::throughput::matrix_peak;
-use crate::train::{Inputs, Resume, Run, TrainError, Trainer, Training, TrainingBatch, train_arm};
+use crate::train::{Inputs, Resume, Run, TrainError, Trainer, Training, TrainingBatch, starting_points, train_arm};
 
 /// How a comparison ended.
 #[derive(Debug)]
@@ -32,12 +30,13 @@ pub fn compare(run: &mut Run<'_>, resume: &Resume) -> Result<Outcome, TrainError
     let settings = run.settings;
     check_writable(&settings.output_dir)?;
     let inputs = Inputs::load(settings, run.observer)?;
+    let starts = starting_points(run, &inputs, resume)?;
     let artefacts = Artefacts::new(settings);
     artefacts.config(settings)?;
     let peak = matrix_peak(&inputs.device);
     let mut results = Vec::with_capacity(settings.arms.len());
-    for &arm in &settings.arms {
-        let trained = match train_arm(run, &inputs, arm, &of_arm(resume, arm, settings.seed))? {
+    for (&arm, start) in settings.arms.iter().zip(starts) {
+        let trained = match train_arm(run, &inputs, arm, start)? {
             Training::Done(trained) => trained,
             Training::Interrupted(checkpoint) => return Ok(Outcome::Interrupted(checkpoint)),
         };
@@ -51,20 +50,11 @@ pub fn compare(run: &mut Run<'_>, resume: &Resume) -> Result<Outcome, TrainError
     Ok(Outcome::Done(Box::new(comparison)))
 }
 
-/// A checkpoint that is named belongs to one arm; the others go on from their newest.
-fn of_arm(resume: &Resume, arm: Arm, seed: u64) -> Resume {
-    let owner = |path: &Path| path.parent().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
-    match resume {
-        Resume::From(path) if owner(path).is_some_and(|owner| owner != format!("{arm}-seed{seed}")) => Resume::Newest,
-        other => other.clone(),
-    }
-}
-
 /// Loads everything and makes one step and one evaluation batch of every arm; writes nothing.
 pub fn dry_run(run: &mut Run<'_>) -> Result<(), TrainError> {
     let settings = run.settings;
     let inputs = Inputs::load(settings, run.observer)?;
-    let mut sampler = Sampler::new(inputs.pairs.len(), settings.batch_size, settings.seed)?;
+    let mut sampler = inputs.sampler.clone();
     for &arm in &settings.arms {
         let mut trainer = Trainer::new(inputs.encoder(settings, arm)?, settings);
         let batch = TrainingBatch::deal(&inputs.pairs, &mut sampler, 0, &inputs.device)?;

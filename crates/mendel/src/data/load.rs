@@ -179,9 +179,17 @@ fn fingerprint(pairs: &[Pair]) -> String {
     for pair in pairs {
         hash.update((pair.negatives.len() as u64).to_le_bytes());
         for text in [&pair.query, &pair.positive].into_iter().chain(&pair.negatives) {
-            hash.update((text.len() as u64).to_le_bytes());
-            hash.update(text.as_bytes());
+            update_with_text(&mut hash, text);
         }
     }
+    hex(hash)
+}
+
+pub(super) fn update_with_text(hash: &mut Sha256, text: &str) {
+    hash.update((text.len() as u64).to_le_bytes());
+    hash.update(text.as_bytes());
+}
+
+pub(super) fn hex(hash: Sha256) -> String {
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use sha2::{Digest, Sha256};
 
+use super::load::{hex, update_with_text};
 use super::{DataError, Dataset, LoadOptions, Pair, demo, load};
 use crate::progress::{Event, Observer};
 
@@ -127,6 +128,18 @@ impl EvaluationSet {
         let ids = |letter: char, count: usize| (0..count).map(|index| format!("{letter}{index}")).collect();
         let (query_ids, passage_ids) = (ids('q', queries.texts.len()), ids('p', passages.texts.len()));
         EvaluationSet { queries: queries.texts, query_ids, passages: passages.texts, passage_ids, relevant }
+    }
+
+    /// SHA-256 over queries, passages and which belong together, in hex.
+    pub fn fingerprint(&self) -> String {
+        let mut hash = Sha256::new();
+        let relevant =
+            self.relevant.iter().flat_map(|passages| std::iter::once(passages.len()).chain(passages.clone()));
+        for number in [self.queries.len(), self.passages.len()].into_iter().chain(relevant) {
+            hash.update((number as u64).to_le_bytes());
+        }
+        self.queries.iter().chain(&self.passages).for_each(|text| update_with_text(&mut hash, text));
+        hex(hash)
     }
 }
 

@@ -196,3 +196,59 @@ impl Evaluator {
 fn dot(a: &[f32], b: &[f32]) -> f32 {
     a.iter().zip(b).map(|(x, y)| x * y).sum()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evaluate::metrics::rank;
+    use crate::random::SplitMix64;
+
+    /// Random directions, on a grid so coarse that many similarities are equal.
+    fn embeddings(rows: usize, seed: u64) -> Embeddings {
+        let mut random = SplitMix64::keyed(&[seed]);
+        let vectors = (0..rows * 3).map(|_| random.below(3) as f32 - 1.0).collect();
+        Embeddings { vectors, norms: vec![1.0; rows], width: 3 }
+    }
+
+    fn evaluator(queries: usize, passages: usize) -> Evaluator {
+        let ids = |letter: char, count: usize| (0..count).map(|index| format!("{letter}{index}")).collect();
+        let relevant = (0..queries).map(|query| vec![query * 7 % passages, passages - 1]).collect();
+        let set = EvaluationSet {
+            query_ids: ids('q', queries),
+            passage_ids: ids('p', passages),
+            relevant,
+            ..Default::default()
+        };
+        let (queries, passages) = (vec![vec![1]; queries], vec![vec![1]; passages]);
+        Evaluator { set, queries, passages, batch_size: 4 }
+    }
+
+    #[test]
+    fn searching_in_blocks_gives_the_measures_of_sorting_everything() {
+        let evaluator = evaluator(10, 1500);
+        let (queries, passages) = (embeddings(10, 1), embeddings(1500, 2));
+        let found = evaluator.search(&Device::cpu(), &queries, &passages).unwrap();
+        for (query, found) in found.iter().enumerate() {
+            let own = &queries.vectors[query * 3..query * 3 + 3];
+            let scores = passages.vectors.chunks(3).map(|passage| dot(own, passage));
+            let mut run: Vec<(&str, f32)> = evaluator.set.passage_ids.iter().map(String::as_str).zip(scores).collect();
+            rank(&mut run);
+            let relevant = |id: &str| evaluator.set.relevant[query].iter().any(|p| evaluator.set.passage_ids[*p] == id);
+            let ranked: Vec<Grade> = run[..Measures::DEPTH].iter().map(|(id, _)| Grade::from(relevant(id))).collect();
+            assert_eq!(*found, Measures::of(&ranked, &[1, 1]), "query {query}");
+        }
+    }
+
+    #[test]
+    fn within_a_batch_a_query_meets_only_the_batchs_positives() {
+        // Ten queries in batches of four: the last takes in the two that are left. Each is nearest to its positive.
+        let mut evaluator = evaluator(10, 10);
+        evaluator.set.relevant = (0..10).map(|query| vec![query]).collect();
+        let one_hot = |row: usize| (0..10).map(move |column| f32::from(u8::from(row == column)));
+        let vectors: Vec<f32> = (0..10).flat_map(one_hot).collect();
+        let embeddings = Embeddings { vectors, norms: vec![1.0; 10], width: 10 };
+        let measures = evaluator.within_batches(&embeddings, &embeddings).unwrap();
+        assert_eq!(measures.len(), 10);
+        assert!(measures.iter().all(|measures| measures.recall_at_1 == 1.0));
+    }
+}

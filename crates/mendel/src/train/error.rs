@@ -35,6 +35,14 @@ pub enum TrainError {
         "there is nothing to contrast: with --batch-size 1 the only negatives are hard ones, and no pair of '{0}' has any"
     )]
     NothingToContrast(String),
+    /// A model folder's file on how its texts are encoded.
+    #[error("{} does not say how the model's texts are encoded: {reason}; mend the file, or remove it to encode as the settings say", path.display())]
+    Encoding {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// Some parameters are not trained.
     #[error(
         "no gradient reaches {count} of the model's tensors, {first} among them: \
@@ -46,14 +54,14 @@ pub enum TrainError {
         /// How many there are.
         count: usize,
     },
-    /// The loss or a gradient is not finite.
+    /// The loss, a gradient or a weight is not finite.
     #[error(
-        "step {step}: the {what} is not finite (training pairs {pairs:?}); try a lower --learning-rate, more --warmup-steps or a lower --max-grad-norm, and --resume from the last checkpoint"
+        "step {step}: the {what} is not finite (training pairs {pairs:?}); train again with a lower --learning-rate, more --warmup-steps or a lower --max-grad-norm, in another --output-dir to keep this run's checkpoints"
     )]
     NotFinite {
         /// The step, from 1.
         step: u64,
-        /// The loss or the gradient.
+        /// The loss, the gradient, or the model after the step.
         what: &'static str,
         /// The pairs of the batch, by their places in the dataset.
         pairs: Vec<usize>,

@@ -6,12 +6,13 @@ use mendel_engine::Device;
 
 use super::batch::TrainingPairs;
 use super::error::TrainError;
+use super::state::Fingerprints;
 use crate::arm::Arm;
 use crate::bert::{BertConfig, BertModel};
 use crate::data::demo::demo_tokenizer;
-use crate::data::{LoadOptions, load_split};
+use crate::data::{LoadOptions, Sampler, load_split};
 use crate::dual_encoder::DualEncoder;
-use crate::evaluate::Evaluator;
+use crate::evaluate::{EvaluationError, Evaluator};
 use crate::progress::{Event, Observer};
 use crate::settings::Settings;
 use crate::texts::TextEncoder;
@@ -38,8 +39,10 @@ pub struct Inputs {
     pub texts: TextEncoder,
     /// The training pairs.
     pub pairs: TrainingPairs,
-    /// SHA-256 of the training pairs.
-    pub fingerprint: String,
+    /// Deals them out.
+    pub sampler: Sampler,
+    /// What the data is recognised by when a run resumes.
+    pub fingerprints: Fingerprints,
     /// What is evaluated.
     pub evaluator: Evaluator,
     /// Where the models live.
@@ -115,11 +118,17 @@ impl Inputs {
             let what = format!("no pair of '{}' has negatives: --hard-negatives has no effect", settings.dataset);
             observer.observe(Event::Warning(what));
         }
+        let sampler = Sampler::new(split.train.pairs.len(), settings.batch_size, settings.seed)?;
+        if split.evaluation.queries.is_empty() {
+            return Err(EvaluationError::NoQueries.into());
+        }
         let texts = TextEncoder::new(tokenizer, settings, positions);
         let count = (split.train.pairs.len() + split.evaluation.queries.len()) as u64;
         observer.observe(Event::StageStarted { what: "Tokenising".into(), unit: "pairs", total: Some(count) });
         let pairs = TrainingPairs::new(&split.train.pairs, &texts, settings.hard_negatives);
         observer.observe(Event::StageAdvanced { done: pairs.len() as u64 });
+        let fingerprints =
+            Fingerprints { training: split.train.fingerprint, evaluation: split.evaluation.fingerprint() };
         let evaluator = Evaluator {
             queries: texts.queries(&split.evaluation.queries),
             passages: texts.passages(&split.evaluation.passages),
@@ -128,8 +137,7 @@ impl Inputs {
         };
         observer.observe(Event::StageAdvanced { done: count });
         observer.observe(Event::StageFinished);
-        let fingerprint = split.train.fingerprint;
-        Ok(Inputs { source, texts, pairs, fingerprint, evaluator, device: Device::cpu() })
+        Ok(Inputs { source, texts, pairs, sampler, fingerprints, evaluator, device: Device::cpu() })
     }
 
     /// An arm's model before training.

@@ -10,7 +10,7 @@ use super::error::TrainError;
 use super::history::{History, Row};
 use super::inputs::Inputs;
 use super::schedule::Schedule;
-use super::state::{self, Progress};
+use super::state::{self, Progress, State};
 use super::trainer::{StepReport, Trainer};
 use crate::arm::Arm;
 use crate::data::Sampler;
@@ -22,6 +22,9 @@ use crate::settings::Settings;
 
 /// The final loss is the mean over the last epoch's last part of this size.
 const FINAL_PART: f64 = 0.1;
+
+/// The folder of checkpoints in the output folder.
+const CHECKPOINTS: &str = "checkpoints";
 
 /// What a run works with beside its inputs.
 pub struct Run<'a> {
@@ -39,9 +42,9 @@ pub enum Resume {
     /// At the first step; checkpoints of an earlier run in the same place are removed.
     #[default]
     No,
-    /// At the newest undamaged checkpoint, or at the first step if there is none.
+    /// Each arm at its newest undamaged checkpoint, or at the first step if it has none.
     Newest,
-    /// At this checkpoint.
+    /// The arm that this checkpoint is of there, the others at their newest.
     From(PathBuf),
 }
 
@@ -80,11 +83,63 @@ pub fn total_steps(settings: &Settings, sampler: &Sampler) -> u64 {
     settings.max_steps.map_or(all, |most| most.min(all))
 }
 
-/// Trains one arm from its initial weights, or from where a checkpoint left it.
-pub fn train_arm(run: &mut Run<'_>, inputs: &Inputs, arm: Arm, resume: &Resume) -> Result<Training, TrainError> {
+/// The checkpoint that each arm of the settings goes on from; none for one that begins at the first step. Builds every
+/// arm once, checks its gradients, and writes nothing, so that what stands in the way of a later arm is found before
+/// the first is trained.
+pub fn starting_points(
+    run: &mut Run<'_>,
+    inputs: &Inputs,
+    resume: &Resume,
+) -> Result<Vec<Option<Checkpoint>>, TrainError> {
+    let settings = run.settings;
+    let mut named = match resume {
+        Resume::From(path) => {
+            let checkpoint = Checkpoint::open(path)?;
+            let state = State::read(&checkpoint)?;
+            // Of none of the arms, it is the first that it is refused for.
+            let owner = settings.arms.iter().position(|&arm| state.is_of(arm)).unwrap_or_default();
+            Some((owner, checkpoint))
+        }
+        Resume::No | Resume::Newest => None,
+    };
+    let first_batch = TrainingBatch::deal(&inputs.pairs, &mut inputs.sampler.clone(), 0, &inputs.device)?;
+    let mut found = Vec::with_capacity(settings.arms.len());
+    for (place, &arm) in settings.arms.iter().enumerate() {
+        let trainer = Trainer::new(inputs.encoder(settings, arm)?, settings);
+        trainer.check_gradients(&first_batch)?;
+        let checkpoint = match (named.take_if(|(owner, _)| *owner == place), resume) {
+            (Some((_, checkpoint)), _) => Some(checkpoint),
+            (None, Resume::No) => None,
+            (None, Resume::Newest | Resume::From(_)) => newest(&store(settings, arm), run.observer)?,
+        };
+        if let Some(checkpoint) = &checkpoint {
+            State::read(checkpoint)?.check(checkpoint, settings, arm, &inputs.fingerprints)?;
+        }
+        found.push(checkpoint);
+    }
+    if *resume == Resume::Newest && found.iter().all(Option::is_none) {
+        let folder = settings.output_dir.join(CHECKPOINTS);
+        let what = format!("no checkpoint to resume from in {}: every arm begins at its first step", folder.display());
+        run.observer.observe(Event::Warning(what));
+    }
+    Ok(found)
+}
+
+fn store(settings: &Settings, arm: Arm) -> CheckpointStore {
+    let folder = settings.output_dir.join(CHECKPOINTS).join(arm_name(arm, settings));
+    CheckpointStore::new(folder, settings.keep_checkpoints)
+}
+
+/// Trains one arm from its initial weights, or from where a checkpoint of it left it.
+pub fn train_arm(
+    run: &mut Run<'_>,
+    inputs: &Inputs,
+    arm: Arm,
+    checkpoint: Option<Checkpoint>,
+) -> Result<Training, TrainError> {
     memory::reset_peak();
     let encoder = inputs.encoder(run.settings, arm)?;
-    let mut arm = ArmInTraining::begin(run, inputs, arm, encoder.clone(), resume)?;
+    let mut arm = ArmInTraining::begin(run, inputs, arm, encoder.clone(), checkpoint)?;
     let untrained = inputs.evaluator.evaluate(&encoder, run.observer)?;
     drop(encoder);
     arm.record(run, 0, &untrained)?;
@@ -123,10 +178,10 @@ impl<'a> ArmInTraining<'a> {
         inputs: &'a Inputs,
         arm: Arm,
         encoder: DualEncoder,
-        resume: &Resume,
+        checkpoint: Option<Checkpoint>,
     ) -> Result<Self, TrainError> {
         let settings = run.settings;
-        let sampler = Sampler::new(inputs.pairs.len(), settings.batch_size, settings.seed)?;
+        let sampler = inputs.sampler.clone();
         let schedule = Schedule {
             course: settings.lr_schedule,
             peak: settings.learning_rate,
@@ -134,15 +189,13 @@ impl<'a> ArmInTraining<'a> {
             total_steps: total_steps(settings, &sampler),
         };
         let name = arm_name(arm, settings);
-        let checkpoints = settings.output_dir.join("checkpoints").join(&name);
         let history = settings.output_dir.join("history").join(format!("{name}.jsonl"));
         let mut trainer = Trainer::new(encoder, settings);
-        let store = CheckpointStore::new(&checkpoints, settings.keep_checkpoints);
-        let checkpoint = find(&store, resume, run.observer)?;
+        let store = store(settings, arm);
         let resumed = checkpoint.is_some();
         let (progress, history) = match checkpoint {
             Some(checkpoint) => {
-                let progress = state::restore(&checkpoint, &mut trainer, settings, &inputs.fingerprint)?;
+                let progress = state::restore(&checkpoint, &mut trainer)?;
                 run.observer.observe(Event::Note(format!("{arm} goes on from {}", checkpoint.path().display())));
                 let history = History::resume(history, progress.step)?;
                 (progress, history)
@@ -150,8 +203,7 @@ impl<'a> ArmInTraining<'a> {
             None => {
                 let removed = store.clear()?;
                 if removed > 0 {
-                    let what =
-                        format!("{removed} checkpoints of an earlier run in {} are removed", checkpoints.display());
+                    let what = format!("{removed} checkpoints of an earlier run of {name} are removed");
                     run.observer.observe(Event::Warning(what));
                 }
                 (Progress::default(), History::create(history)?)
@@ -177,8 +229,6 @@ impl<'a> ArmInTraining<'a> {
     fn train(&mut self, run: &mut Run<'_>) -> Result<Option<PathBuf>, TrainError> {
         let total = self.schedule.total_steps;
         if self.progress.step < total {
-            let batch = self.deal(self.progress.step)?;
-            self.trainer.check_gradients(&batch)?;
             self.stage(run);
         }
         while self.progress.step < total {
@@ -188,17 +238,18 @@ impl<'a> ArmInTraining<'a> {
             let report = self.step()?;
             let step = self.progress.step;
             run.observer.observe(Event::StageAdvanced { done: step });
-            if step.is_multiple_of(run.settings.log_steps) || step == total {
+            let due = |steps| step.is_multiple_of(steps) || step == total;
+            if due(run.settings.log_steps) {
                 self.log(run, report)?;
             }
-            if step.is_multiple_of(run.settings.eval_steps) || step == total {
+            if due(run.settings.eval_steps) {
                 run.observer.observe(Event::StageFinished);
                 self.evaluate(run)?;
                 if step < total {
                     self.stage(run);
                 }
             }
-            if step.is_multiple_of(run.settings.save_steps) || step == total {
+            if due(run.settings.save_steps) {
                 self.save(run)?;
             }
         }
@@ -251,7 +302,17 @@ impl<'a> ArmInTraining<'a> {
         })?)
     }
 
+    /// Refuses a model that is not finite: it is never evaluated, and never replaces a checkpoint that is.
+    fn check_model(&mut self) -> Result<(), TrainError> {
+        if self.trainer.is_finite() {
+            return Ok(());
+        }
+        let step = self.progress.step;
+        Err(TrainError::NotFinite { step, what: "model", pairs: self.deal(step.saturating_sub(1))?.pairs })
+    }
+
     fn evaluate(&mut self, run: &mut Run<'_>) -> Result<(), TrainError> {
+        self.check_model()?;
         let evaluation = self.inputs.evaluator.evaluate(&self.trainer.encoder, run.observer)?;
         let step = self.progress.step;
         self.record(run, step, &evaluation)?;
@@ -279,9 +340,11 @@ impl<'a> ArmInTraining<'a> {
 
     /// Saves a checkpoint; the history is on the disk before it, so that a resumed run has what an unbroken one has.
     fn save(&mut self, run: &mut Run<'_>) -> Result<PathBuf, TrainError> {
+        self.check_model()?;
         self.history.sync()?;
         self.progress.peak_memory = self.progress.peak_memory.max(memory::peak());
-        let saved = state::save(&self.store, &self.trainer, &self.progress, run.settings, &self.inputs.fingerprint)?;
+        let Self { inputs, arm, trainer, store, progress, .. } = self;
+        let saved = state::save(store, trainer, progress, run.settings, *arm, &inputs.fingerprints)?;
         for error in saved.not_removed {
             run.observer.observe(Event::Warning(error.to_string()));
         }
@@ -297,23 +360,13 @@ fn final_part(total_steps: u64, steps_per_epoch: u64) -> u64 {
     total_steps - part
 }
 
-/// The checkpoint to resume from; tells of damaged ones that are passed over.
-fn find(
-    store: &CheckpointStore,
-    resume: &Resume,
-    observer: &mut dyn Observer,
-) -> Result<Option<Checkpoint>, TrainError> {
-    match resume {
-        Resume::No => Ok(None),
-        Resume::From(path) => Ok(Some(Checkpoint::open(path)?)),
-        Resume::Newest => {
-            let newest = store.newest()?;
-            for damaged in newest.damaged {
-                observer.observe(Event::Warning(format!("{damaged}; it is passed over for the one before")));
-            }
-            Ok(newest.checkpoint)
-        }
+/// The newest checkpoint; tells of damaged ones that are passed over.
+fn newest(store: &CheckpointStore, observer: &mut dyn Observer) -> Result<Option<Checkpoint>, TrainError> {
+    let newest = store.newest()?;
+    for damaged in newest.damaged {
+        observer.observe(Event::Warning(format!("{damaged}; it is passed over for the one before")));
     }
+    Ok(newest.checkpoint)
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use super::checkpoint::{Checkpoint, CheckpointStore, Content, Saved};
 use super::error::TrainError;
 use super::trainer::Trainer;
+use crate::arm::Arm;
 use crate::bert::{tensors_from_bytes, tensors_to_bytes};
 use crate::settings::Settings;
 
@@ -22,14 +23,18 @@ const SECOND: &str = "second.";
 const FREE: [&str; 8] =
     ["arms", "output-dir", "threads", "device", "keep-checkpoints", "save-steps", "log-steps", "max-bad-rows"];
 
+/// The name of the arm among the settings that a checkpoint is of.
+const ARM: &str = "arm";
+
 /// The settings that a resumed run must share.
-fn binding(settings: &Settings) -> Map<String, Value> {
+fn binding(settings: &Settings, arm: Arm) -> Map<String, Value> {
     let plain = Settings { output_dir: Default::default(), ..settings.clone() };
     let mut fields = match serde_json::to_value(plain) {
         Ok(Value::Object(fields)) => fields,
         _ => unreachable!("settings without a path are plain data"),
     };
     fields.retain(|name, _| !FREE.contains(&name.as_str()));
+    fields.insert(ARM.into(), arm.to_string().into());
     fields
 }
 
@@ -53,12 +58,22 @@ pub struct Progress {
     pub peak_memory: u64,
 }
 
+/// What the data of a run is recognised by.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fingerprints {
+    /// SHA-256 of the training pairs.
+    pub training: String,
+    /// SHA-256 of what is evaluated.
+    pub evaluation: String,
+}
+
+/// What a checkpoint says of itself.
 #[derive(Serialize, Deserialize)]
-struct State {
+pub struct State {
     progress: Progress,
     optimizer_step: u64,
     settings: Map<String, Value>,
-    fingerprint: String,
+    data: Fingerprints,
 }
 
 /// Writes a checkpoint.
@@ -67,7 +82,8 @@ pub fn save(
     trainer: &Trainer,
     progress: &Progress,
     settings: &Settings,
-    fingerprint: &str,
+    arm: Arm,
+    data: &Fingerprints,
 ) -> Result<Saved, TrainError> {
     let parameters = trainer.encoder.bert.parameters();
     let weights = || parameters.iter().map(|(_, name, tensor)| (name.to_owned(), tensor));
@@ -80,8 +96,8 @@ pub fn save(
     let state = State {
         progress: progress.clone(),
         optimizer_step: trainer.moments.step,
-        settings: binding(settings),
-        fingerprint: fingerprint.to_owned(),
+        settings: binding(settings, arm),
+        data: data.clone(),
     };
     let state = serde_json::to_vec_pretty(&state).expect("a state is plain data");
     // Encoded one file after the other, so that no two copies are held.
@@ -93,25 +109,49 @@ pub fn save(
     Ok(store.save(progress.step, &contents)?)
 }
 
+impl State {
+    /// Of a checkpoint.
+    pub fn read(checkpoint: &Checkpoint) -> Result<Self, TrainError> {
+        let unreadable = |error: serde_json::Error| unreadable(checkpoint, error.to_string());
+        serde_json::from_slice(&checkpoint.read(STATE)?).map_err(unreadable)
+    }
+
+    /// Whether it is of this arm.
+    pub fn is_of(&self, arm: Arm) -> bool {
+        self.settings.get(ARM) == Some(&arm.to_string().into())
+    }
+
+    /// Refuses a checkpoint whose arm, settings or data are not those of the run that resumes.
+    pub fn check(
+        &self,
+        checkpoint: &Checkpoint,
+        settings: &Settings,
+        arm: Arm,
+        data: &Fingerprints,
+    ) -> Result<(), TrainError> {
+        let other = |what, differences| Err(TrainError::OtherRun { path: checkpoint.path().into(), what, differences });
+        let differences = differences(&self.settings, &binding(settings, arm));
+        if !differences.is_empty() {
+            return other("settings", differences);
+        }
+        let parts = [
+            ("training", &self.data.training, &data.training),
+            ("evaluation", &self.data.evaluation, &data.evaluation),
+        ];
+        let differ = parts.into_iter().filter(|(_, then, now)| then != now);
+        let differences: Vec<String> =
+            differ.map(|(what, then, now)| format!("SHA-256 of the {what} data was {then} and is {now}")).collect();
+        if differences.is_empty() { Ok(()) } else { other("data", differences) }
+    }
+}
+
+fn unreadable(checkpoint: &Checkpoint, reason: String) -> TrainError {
+    TrainError::State { path: checkpoint.path().into(), reason }
+}
+
 /// Brings a trainer to where a checkpoint was written.
-pub fn restore(
-    checkpoint: &Checkpoint,
-    trainer: &mut Trainer,
-    settings: &Settings,
-    fingerprint: &str,
-) -> Result<Progress, TrainError> {
-    let path = checkpoint.path().to_owned();
-    let unreadable = |reason: String| TrainError::State { path: path.clone(), reason };
-    let state: State =
-        serde_json::from_slice(&checkpoint.read(STATE)?).map_err(|error| unreadable(error.to_string()))?;
-    let differences = differences(&state.settings, &binding(settings));
-    if !differences.is_empty() {
-        return Err(TrainError::OtherRun { path, what: "settings", differences });
-    }
-    if state.fingerprint != fingerprint {
-        let differences = vec![format!("sha256 {} then, {fingerprint} now", state.fingerprint)];
-        return Err(TrainError::OtherRun { path, what: "data", differences });
-    }
+pub fn restore(checkpoint: &Checkpoint, trainer: &mut Trainer) -> Result<Progress, TrainError> {
+    let state = State::read(checkpoint)?;
     let device = trainer.encoder.bert.device().clone();
     let read = |name: &str| tensors(checkpoint, name, &device);
     let (mut weights, mut moments) = (read(WEIGHTS)?, read(OPTIMIZER)?);
@@ -121,7 +161,7 @@ pub fn restore(
         let shape = parameters.get(id).shape().to_vec();
         let take = |from: &mut BTreeMap<String, Tensor>, name: &str| match from.remove(name) {
             Some(tensor) if tensor.shape() == shape => Ok(tensor),
-            _ => Err(unreadable(format!("it has no tensor {name} {shape:?}"))),
+            _ => Err(unreadable(checkpoint, format!("it has no tensor {name} {shape:?}"))),
         };
         *parameters.get_mut(id) = take(&mut weights, &name)?;
         trainer.moments.first[place] = take(&mut moments, &format!("{FIRST}{name}"))?;

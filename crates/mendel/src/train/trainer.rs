@@ -69,6 +69,11 @@ impl Trainer {
         Ok(StepReport { loss, gradient_norm, tokens: batch.texts.sequences.tokens() })
     }
 
+    /// Whether every weight is a finite number: a step can end in one that is not, and only the next would show it.
+    pub fn is_finite(&self) -> bool {
+        self.encoder.bert.parameters().iter().all(|(_, _, tensor)| tensor.data().iter().all(|x| x.is_finite()))
+    }
+
     fn gradients(&self, step: u64, batch: &TrainingBatch) -> Result<(f64, Gradients), TrainError> {
         let tape = Tape::recording();
         let loss = self.loss(&tape, step, batch)?;
