@@ -3,9 +3,9 @@
 
     python3 docs/figures/demo_curves.py artefacts docs/figures/demo.svg
 
-Reads history/<arm>-seed<k>.jsonl of every arm, and the untrained MRR@10 from
-<arm>_attention_results.json. Needs nothing but the standard library. The colours are of middle
-brightness and the background is transparent, so that one file serves light and dark pages.
+Reads history/<arm>-seed<k>.jsonl of every arm. Needs nothing but the standard library. The colours
+are of middle brightness and the background is transparent, so that one file serves light and dark
+pages.
 """
 
 import json
@@ -35,9 +35,6 @@ def read_arms(folder):
         rows = [json.loads(line) for line in path.read_text().splitlines()]
         mrr = [(row["step"], row["mrr@10"]) for row in rows if row["kind"] == "evaluation"]
         loss = [(row["step"], row["loss"]) for row in rows if row["kind"] == "step"]
-        results = folder / f"{name}_attention_results.json"
-        if results.exists():
-            mrr.insert(0, (0, json.loads(results.read_text())["untrained"]["mrr@10"]))
         arms.append((name, mrr, loss))
     if not arms:
         sys.exit(f"no history/*.jsonl in {folder}")
