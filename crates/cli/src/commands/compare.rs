@@ -1,6 +1,7 @@
 //! `mendel compare`.
 
-use mendel::compare::{self, Comparison};
+use mendel::compare::{self, ArmResults, Comparison};
+use serde::Serialize;
 
 use super::{Outcome, Run};
 use crate::arguments::TrainingArguments;
@@ -22,11 +23,18 @@ pub fn run(arguments: &TrainingArguments, run: &mut Run<'_>) -> anyhow::Result<O
     }
 }
 
+/// All that was measured. Not put together as a JSON value, which has no single-precision numbers: the same numbers
+/// would read otherwise than in the artefacts.
+#[derive(Serialize)]
+struct Printed<'a> {
+    #[serde(flatten)]
+    comparison: &'a Comparison,
+    arms: &'a [ArmResults],
+}
+
 fn text(comparison: &Comparison, json: bool) -> anyhow::Result<String> {
     if !json {
         return Ok(compare::table(comparison).to_string());
     }
-    let mut value = serde_json::to_value(comparison)?;
-    value["arms"] = serde_json::to_value(&comparison.arms)?;
-    Ok(serde_json::to_string_pretty(&value)? + "\n")
+    Ok(serde_json::to_string_pretty(&Printed { comparison, arms: &comparison.arms })? + "\n")
 }

@@ -55,7 +55,7 @@ fn write_json(path: &Path, value: &impl Serialize) -> Result<(), FileError> {
     write_atomically(path, &text)
 }
 
-/// A safetensors file of `queries` `[Q, H]` and `passages` `[P, H]`; the metadata has their ids as JSON lists.
+/// A safetensors file of `queries` `[Q, H]` and `passages` `[P, H]`; the metadata's `ids` is a JSON object of their ids.
 fn embeddings(evaluation: &Evaluation, inputs: &Inputs) -> Vec<u8> {
     let set = &inputs.evaluator.set;
     let encode = |embeddings: &Embeddings| -> (Vec<usize>, Vec<u8>) {
@@ -67,8 +67,7 @@ fn embeddings(evaluation: &Evaluation, inputs: &Inputs) -> Vec<u8> {
         let view = TensorView::new(Dtype::F32, shape.clone(), bytes);
         (*name, view.expect("four bytes for each element of the shape"))
     });
-    let ids = |ids: &[String]| serde_json::to_string(ids).expect("strings are plain data");
-    let metadata = [("query_ids", ids(&set.query_ids)), ("passage_ids", ids(&set.passage_ids))];
-    let metadata = metadata.into_iter().map(|(name, ids)| (name.to_owned(), ids)).collect();
-    safetensors::serialize(views, Some(metadata)).expect("serialising to memory cannot fail")
+    // One entry: safetensors writes several in an order that no two runs share.
+    let ids = serde_json::json!({"queries": set.query_ids, "passages": set.passage_ids}).to_string();
+    safetensors::serialize(views, Some([("ids".to_owned(), ids)].into())).expect("serialising to memory cannot fail")
 }
