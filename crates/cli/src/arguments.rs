@@ -40,7 +40,7 @@ pub struct Talk {
 
 #[derive(Subcommand, Debug)]
 pub enum Command {
-    /// Train every arm on the same data in the same order, evaluate them, test the differences
+    /// Train every arm on the same data in the same order, evaluate them, show the differences
     Compare(Box<TrainingArguments>),
     /// Train one arm
     Train(Box<TrainingArguments>),

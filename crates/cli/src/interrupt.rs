@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use indicatif::MultiProgress;
@@ -11,12 +12,21 @@ use indicatif::MultiProgress;
 use crate::display::say;
 use crate::failure::INTERRUPTED;
 
+/// Signals that come closer together than this are one: `timeout` and batch schedulers send theirs to the process and
+/// to its group.
+const ONE_SIGNAL: Duration = Duration::from_secs(1);
+
 /// Gives the flag that the first Ctrl-C sets. Work that has nothing to save (`saves` is false) ends at the first.
 pub fn watch(saves: bool, bars: MultiProgress) -> anyhow::Result<Arc<AtomicBool>> {
     let interrupted = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&interrupted);
+    let mut first: Option<Instant> = None;
     ctrlc::set_handler(move || {
-        if !saves || flag.swap(true, Ordering::SeqCst) {
+        let since_first = first.get_or_insert_with(Instant::now).elapsed();
+        if flag.swap(true, Ordering::SeqCst) && since_first < ONE_SIGNAL {
+            return;
+        }
+        if !saves || since_first >= ONE_SIGNAL {
             process::exit(INTERRUPTED.into());
         }
         bars.suspend(|| say("mendel: stopping after this step, to save the state; Ctrl-C again stops at once"));

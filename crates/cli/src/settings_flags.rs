@@ -55,7 +55,7 @@ pub struct DataFlags {
     #[arg(long, value_name = "NAME|PATH")]
     #[serde(skip_serializing_if = "Option::is_none")]
     dataset: Option<String>,
-    /// The share of unusable rows above which nothing is started
+    /// The share of malformed rows above which nothing is started
     #[arg(long, value_name = "SHARE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     max_bad_rows: Option<f64>,
@@ -67,6 +67,10 @@ pub struct DataFlags {
     #[arg(long, value_name = "TEXT")]
     #[serde(skip_serializing_if = "Option::is_none")]
     passage_prefix: Option<String>,
+    /// Pairs per optimizer step, and to a batch of the in-batch measures
+    #[arg(long, value_name = "N", value_parser = whole_number::<usize>())]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    batch_size: Option<usize>,
 }
 
 /// How a text becomes a vector.
@@ -82,10 +86,6 @@ pub struct TextFlags {
     #[arg(long, value_parser = one_of::<Pooling>)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pooling: Option<Pooling>,
-    /// Pairs per optimizer step, or texts encoded at once
-    #[arg(long, value_name = "N", value_parser = whole_number::<usize>())]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    batch_size: Option<usize>,
 }
 
 /// What is trained, for how long, and what is written on the way.

@@ -64,7 +64,7 @@ pub struct Settings {
     /// Held-out pairs; without it every tenth query of `dataset` is held out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eval_dataset: Option<String>,
-    /// The share of unusable rows above which the run refuses to start.
+    /// The share of malformed rows above which the run refuses to start.
     pub max_bad_rows: f64,
     /// Longest text in tokens, `[CLS]` and `[SEP]` included.
     pub max_seq_len: usize,

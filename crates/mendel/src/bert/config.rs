@@ -1,6 +1,7 @@
 //! BERT's configuration: `config.json` in the Transformers layout, and beside its fields those of the attention module.
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 use super::ModelError;
@@ -55,11 +56,22 @@ pub struct BertConfig {
     #[serde(skip_serializing_if = "is_true")]
     pub attention_bias: bool,
     /// The genetic part of the attention.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "known_fields")]
     pub genetic: Option<Genetic>,
     /// Fields of `config.json` that do not concern the encoder.
     #[serde(flatten)]
     pub other: Map<String, Value>,
+}
+
+/// The genetic part, where a field of another name is an error: it would be a parameter that has no effect.
+/// (`Genetic` itself cannot refuse them, because settings hold it flattened among others.)
+fn known_fields<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Genetic>, D::Error> {
+    let Some(fields) = Option::<Map<String, Value>>::deserialize(deserializer)? else { return Ok(None) };
+    let known = serde_json::to_value(Genetic::default()).map_err(D::Error::custom)?;
+    match fields.keys().find(|name| known.get(name).is_none()) {
+        Some(name) => Err(D::Error::custom(format!("the genetic part has no field '{name}'"))),
+        None => serde_json::from_value(Value::Object(fields)).map(Some).map_err(D::Error::custom),
+    }
 }
 
 fn is_false(flag: &bool) -> bool {

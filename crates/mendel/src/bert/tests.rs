@@ -466,3 +466,12 @@ proptest! {
         prop_assert!(tensors_from_bytes("file", &bytes, &Device::cpu(), |_| true).is_err());
     }
 }
+
+#[test]
+fn a_misspelt_field_of_the_genetic_part_is_refused_by_name() {
+    let parse = |text: &str| serde_json::from_str::<BertConfig>(text);
+    let config = parse(r#"{"genetic": {"mutation-rate": 0.3}}"#).unwrap();
+    assert_eq!(config.genetic.unwrap().mutation_rate, 0.3);
+    let error = parse(r#"{"genetic": {"mutation_rate": 0.3}}"#).unwrap_err().to_string();
+    assert!(error.contains("'mutation_rate'"), "{error}");
+}

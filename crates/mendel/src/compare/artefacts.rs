@@ -1,4 +1,4 @@
-//! The files that a run leaves (interface: "Artefacts").
+//! The files that a run leaves (docs/guide.md, "Artefacts").
 
 use std::path::{Path, PathBuf};
 

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use mendel_engine::Device;
+use tracing::info;
 
 use super::batch::TrainingPairs;
 use super::error::TrainError;
@@ -137,6 +138,8 @@ impl Inputs {
         };
         observer.observe(Event::StageAdvanced { done: count });
         observer.observe(Event::StageFinished);
+        let (fingerprint, max_seq_len) = (&fingerprints.training, texts.max_seq_len);
+        info!(pairs = pairs.len(), fingerprint, max_seq_len, "tokenised the training pairs");
         Ok(Inputs { source, texts, pairs, sampler, fingerprints, evaluator, device: Device::cpu() })
     }
 

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use tracing::{debug, info};
+
 use super::batch::TrainingBatch;
 use super::checkpoint::{Checkpoint, CheckpointStore};
 use super::error::TrainError;
@@ -209,6 +211,8 @@ impl<'a> ArmInTraining<'a> {
                 (Progress::default(), History::create(history)?)
             }
         };
+        let parameters = trainer.encoder.bert.parameters().element_count();
+        info!(%arm, parameters, first_step = progress.step + 1, last_step = schedule.total_steps, "training begins");
         let (final_evaluation, since_log) = (None, (0, 0.0));
         Ok(Self {
             inputs,
@@ -272,6 +276,8 @@ impl<'a> ArmInTraining<'a> {
         let batch = self.deal(step)?;
         let report = self.trainer.step(step, &batch, self.schedule.learning_rate(step))?;
         let seconds = started.elapsed().as_secs_f64();
+        let (loss, gradient_norm, tokens) = (report.loss, report.gradient_norm, report.tokens);
+        debug!(step = step + 1, loss, gradient_norm, tokens, seconds, "trained a step");
         let epoch = self.sampler.epoch_of(step) as usize;
         let progress = &mut self.progress;
         progress.step += 1;
