@@ -26,18 +26,24 @@ impl Runs {
         Runs { place, dataset }
     }
 
-    /// The command line of the run into the folder `out`.
+    /// The command line of the run into the folder `out`; `more` flags cover those of the run.
     fn line(&self, command: &str, out: &str, more: &[&str]) -> Vec<String> {
         let (dev, out) = (self.place.argument("dev.jsonl"), self.place.argument(out));
         let settings = [
-            ["--model", "demo-tiny", "--batch-size", "28", "--epochs", "10", "--warmup-steps", "5"].as_slice(),
-            &["--learning-rate", "1e-3", "--log-steps", "1", "--eval-steps", "7", "--save-steps", "5"],
-            &["--dataset", &self.dataset, "--eval-dataset", &dev],
-            &["--output-dir", &out],
-            more,
-        ]
-        .concat();
-        std::iter::once(command).chain(settings).map(str::to_owned).collect()
+            ["--model", "demo-tiny"],
+            ["--dataset", &self.dataset],
+            ["--eval-dataset", &dev],
+            ["--output-dir", &out],
+            ["--batch-size", "28"],
+            ["--epochs", "10"],
+            ["--warmup-steps", "5"],
+            ["--learning-rate", "1e-3"],
+            ["--log-steps", "1"],
+            ["--eval-steps", "7"],
+            ["--save-steps", "5"],
+        ];
+        let of_the_run = settings.iter().filter(|[flag, _]| !more.contains(flag)).flatten();
+        [command].iter().chain(of_the_run).chain(more).map(|word| (*word).to_owned()).collect()
     }
 
     /// The whole of the run.

@@ -6,6 +6,8 @@ use rayon::prelude::*;
 use serde_json::{Value, json};
 use tokenizers::{NormalizerWrapper, PreTokenizerWrapper};
 
+use crate::files::{FileError, write_atomically};
+
 const CLS: &str = "[CLS]";
 const SEP: &str = "[SEP]";
 const UNK: &str = "[UNK]";
@@ -24,10 +26,13 @@ pub enum TokenizerError {
         /// Where it was looked for.
         folder: PathBuf,
     },
-    /// A file cannot be read or written.
+    /// A file cannot be written.
+    #[error(transparent)]
+    Write(#[from] FileError),
+    /// A file cannot be read.
     #[error("{path}: {source}")]
-    Io {
-        /// The file or folder.
+    Read {
+        /// The file.
         path: PathBuf,
         /// What the system said.
         source: std::io::Error,
@@ -195,22 +200,16 @@ impl Tokenizer {
     /// # Errors
     /// Where a file cannot be written.
     pub fn save(&self, folder: &Path) -> Result<(), TokenizerError> {
-        let io = |path: &Path| {
-            let path = path.to_path_buf();
-            move |source| TokenizerError::Io { path, source }
-        };
-        std::fs::create_dir_all(folder).map_err(io(folder))?;
-        let write = |name: &str, text: String| {
-            let path = folder.join(name);
-            std::fs::write(&path, text).map_err(io(&path))
-        };
-        let unwritable = |error| io(&folder.join("tokenizer.json"))(std::io::Error::other(error));
-        let whole = self.inner.to_string(true).map_err(unwritable)?;
+        let write = |name: &str, text: String| write_atomically(&folder.join(name), text.as_bytes());
+        let whole = self
+            .inner
+            .to_string(true)
+            .map_err(|error| TokenizerError::Invalid { path: folder.join("tokenizer.json"), why: error.to_string() })?;
         write("tokenizer.json", whole)?;
         write("tokenizer_config.json", format!("{:#}\n", self.config()))?;
         let tokens: Option<Vec<String>> = (0..self.vocab_size as u32).map(|id| self.inner.id_to_token(id)).collect();
         match tokens {
-            Some(tokens) => write("vocab.txt", tokens.join("\n") + "\n"),
+            Some(tokens) => Ok(write("vocab.txt", tokens.join("\n") + "\n")?),
             None => Ok(()),
         }
     }
@@ -245,7 +244,7 @@ fn missing(token: &str) -> String {
 }
 
 fn read(path: &Path) -> Result<String, TokenizerError> {
-    std::fs::read_to_string(path).map_err(|source| TokenizerError::Io { path: path.to_path_buf(), source })
+    std::fs::read_to_string(path).map_err(|source| TokenizerError::Read { path: path.to_path_buf(), source })
 }
 
 fn read_casing(path: &Path) -> Result<Casing, TokenizerError> {

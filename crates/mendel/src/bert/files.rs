@@ -10,6 +10,7 @@ use safetensors::{Dtype, SafeTensors, View};
 
 use super::layout::declare;
 use super::{BertConfig, BertModel, ModelError};
+use crate::files::write_atomically;
 
 /// The configuration's file name.
 pub const CONFIG_FILE: &str = "config.json";
@@ -121,7 +122,7 @@ pub(super) fn read(folder: &Path, name: &'static str) -> Result<Vec<u8>, ModelEr
     if !path.is_file() {
         return Err(ModelError::NotAModel { folder: folder.into(), missing: name });
     }
-    fs::read(&path).map_err(|source| ModelError::File { action: "read", path, source })
+    fs::read(&path).map_err(|source| ModelError::Read { path, source })
 }
 
 impl BertConfig {
@@ -138,16 +139,10 @@ impl BertConfig {
 impl BertModel {
     /// Writes `config.json` and `model.safetensors` into a folder, which is made if it is not there.
     pub fn save(&self, folder: &Path) -> Result<(), ModelError> {
-        let failed = |path: &Path| {
-            let path = path.to_owned();
-            move |source| ModelError::File { action: "write", path, source }
-        };
-        fs::create_dir_all(folder).map_err(failed(folder))?;
         let config = serde_json::to_vec_pretty(self.config()).expect("a configuration is plain data");
         let weights = tensors_to_bytes(self.parameters().iter().map(|(_, name, tensor)| (name.to_owned(), tensor)));
         for (name, bytes) in [(CONFIG_FILE, config), (WEIGHTS_FILE, weights)] {
-            let path = folder.join(name);
-            fs::write(&path, bytes).map_err(failed(&path))?;
+            write_atomically(&folder.join(name), &bytes)?;
         }
         Ok(())
     }

@@ -14,6 +14,7 @@ pub use encoder::BertModel;
 pub use files::{CONFIG_FILE, WEIGHTS_FILE, tensors_from_bytes, tensors_to_bytes};
 
 use crate::attention::InvalidAttention;
+use crate::files::FileError;
 
 /// What can be wrong with a model or its files.
 #[derive(Debug, thiserror::Error)]
@@ -28,11 +29,12 @@ pub enum ModelError {
         /// The file that is not there.
         missing: &'static str,
     },
-    /// A file that could not be read or written.
-    #[error("cannot {action} {path}: {source}")]
-    File {
-        /// `read` or `write`.
-        action: &'static str,
+    /// A file that could not be written.
+    #[error(transparent)]
+    Write(#[from] FileError),
+    /// A file that could not be read.
+    #[error("cannot read {path}: {source}")]
+    Read {
         /// The file.
         path: PathBuf,
         /// Why.
