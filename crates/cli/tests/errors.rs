@@ -171,7 +171,7 @@ fn pairs_that_are_all_alike_leave_nothing_to_contrast() {
     let place = Place::new();
     let row = |query: &str| json!({"query": query, "positive": "The same passage answers every question."});
     let alike = place.file("alike.jsonl", lines((0..40).map(|i| row(&format!("question {i}")))));
-    train_fails(&place, 1, &["--dataset", &alike], &["nothing to contrast"]);
+    train_fails(&place, 1, &["--dataset", &alike], &["no gradient reaches", "texts of the first batch are equal"]);
 }
 
 #[test]
