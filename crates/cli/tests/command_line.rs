@@ -1,41 +1,13 @@
 //! The binary from outside: what it says, where, and with which exit code.
 
-use std::fs;
-use std::path::Path;
-use std::process::{Command, Output, Stdio};
+mod common;
 
+use common::{Place, begin, fail, mendel, program, stderr, stdout};
 use mendel::Settings;
 
-fn mendel(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_mendel")).args(arguments).env_remove("MENDEL_LOG").output().unwrap()
-}
-
-fn stdout(output: &Output) -> &str {
-    std::str::from_utf8(&output.stdout).unwrap()
-}
-
-fn stderr(output: &Output) -> &str {
-    std::str::from_utf8(&output.stderr).unwrap()
-}
-
-/// Exit code 2, nothing on stdout, and one line on stderr that holds every part.
 #[track_caller]
 fn wrong_usage(arguments: &[&str], parts: &[&str]) {
-    let output = mendel(arguments);
-    let told = stderr(&output);
-    assert_eq!(output.status.code(), Some(2), "{told}");
-    assert!(output.stdout.is_empty());
-    assert_eq!(told.lines().count(), 1, "{told}");
-    assert!(told.starts_with("mendel: error: "), "{told}");
-    for part in parts {
-        assert!(told.contains(part), "'{part}' is missing from: {told}");
-    }
-}
-
-fn text_file(folder: &Path, text: &str) -> String {
-    let path = folder.join("settings.toml");
-    fs::write(&path, text).unwrap();
-    path.to_str().unwrap().into()
+    fail(2, arguments, parts);
 }
 
 #[test]
@@ -91,15 +63,15 @@ fn an_unknown_command_is_told_with_the_nearest() {
 
 #[test]
 fn an_unknown_key_is_told_with_its_file_and_the_nearest() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = text_file(folder.path(), "batch_size = 8\n");
+    let folder = Place::new();
+    let file = folder.file("settings.toml", "batch_size = 8\n");
     wrong_usage(&["compare", "--config", &file], &["settings.toml", "'batch_size'", "'batch-size'"]);
 }
 
 #[test]
 fn a_value_of_the_wrong_type_is_told_with_its_key() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = text_file(folder.path(), "mutation-rate = \"high\"\n");
+    let folder = Place::new();
+    let file = folder.file("settings.toml", "mutation-rate = \"high\"\n");
     wrong_usage(&["compare", "--config", &file], &["mutation-rate", "\"high\"", "expected a number"]);
 }
 
@@ -146,8 +118,8 @@ fn a_gpu_is_said_to_be_missing_from_this_version() {
 
 #[test]
 fn train_refuses_settings_of_two_arms() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = text_file(folder.path(), "arms = [\"standard\", \"genetic\"]\n");
+    let folder = Place::new();
+    let file = folder.file("settings.toml", "arms = [\"standard\", \"genetic\"]\n");
     wrong_usage(&["train", "--config", &file], &["standard, genetic", "--attention"]);
     let chosen = mendel(&["train", "--config", &file, "--attention", "genetic", "--print-config"]);
     assert!(stdout(&chosen).contains("arms = [\"genetic\"]"));
@@ -155,18 +127,14 @@ fn train_refuses_settings_of_two_arms() {
 
 #[test]
 fn a_log_filter_that_cannot_be_read_is_told() {
-    let output = Command::new(env!("CARGO_BIN_EXE_mendel"))
-        .args(["compare", "--print-config"])
-        .env("MENDEL_LOG", "mendel=loud")
-        .output()
-        .unwrap();
+    let output = program().args(["compare", "--print-config"]).env("MENDEL_LOG", "mendel=loud").output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("MENDEL_LOG=mendel=loud"), "{}", stderr(&output));
 }
 
 #[test]
 fn the_printed_settings_are_those_in_force_and_read_back_as_they_are() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = Place::new();
     let flags = [
         ["compare", "--preset", "demo"].as_slice(),
         &["--learning-rate", "3e-5", "--arms", "genetic,standard+qk-norm", "--seed", "9223372036854775807"],
@@ -177,7 +145,7 @@ fn the_printed_settings_are_those_in_force_and_read_back_as_they_are() {
     assert_eq!(first.status.code(), Some(0), "{}", stderr(&first));
     let settings: Settings = toml::from_str(stdout(&first)).unwrap();
     assert_eq!((settings.batch_size, settings.learning_rate), (64, 3e-5));
-    let file = text_file(folder.path(), stdout(&first));
+    let file = folder.file("settings.toml", stdout(&first));
     let second = mendel(&["compare", "--config", &file, "--print-config"]);
     assert_eq!(stdout(&second), stdout(&first));
 }
@@ -193,12 +161,7 @@ fn without_flags_the_settings_in_force_are_the_defaults() {
 #[test]
 fn a_closed_pipe_ends_the_program_in_silence() {
     for arguments in [["compare", "--print-config"], ["compare", "--help"]] {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_mendel"))
-            .args(arguments)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut child = begin(&arguments);
         drop(child.stdout.take());
         let output = child.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(0));
