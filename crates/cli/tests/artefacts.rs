@@ -274,6 +274,17 @@ fn train_writes_its_arm_alone() {
 }
 
 #[test]
+fn the_comparison_of_an_earlier_run_does_not_stand_beside_a_later_run_of_one_arm() {
+    let place = Place::new();
+    let compared = small(&place, "compare", &[]);
+    assert_eq!(compared.status.code(), Some(0), "{}", stderr(&compared));
+    assert!(place.path("out/comparison.json").exists());
+    let trained = small(&place, "train", &["--attention", "standard"]);
+    assert_eq!(trained.status.code(), Some(0), "{}", stderr(&trained));
+    assert!(!place.path("out/comparison.json").exists());
+}
+
+#[test]
 fn a_dry_run_tries_every_arm_and_writes_nothing() {
     let place = Place::new();
     let output = small(&place, "compare", &["--dry-run"]);

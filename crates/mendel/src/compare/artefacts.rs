@@ -1,5 +1,6 @@
 //! The files that a run leaves (docs/guide.md, "Artefacts").
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use safetensors::{Dtype, tensor::TensorView};
@@ -13,6 +14,9 @@ use crate::saved_model::SavedModel;
 use crate::settings::Settings;
 use crate::train::{Inputs, TrainError, TrainedArm, arm_name};
 
+/// The file of the differences between arms.
+const COMPARISON: &str = "comparison.json";
+
 /// The folder of a run's artefacts.
 pub struct Artefacts {
     folder: PathBuf,
@@ -24,9 +28,17 @@ impl Artefacts {
         Artefacts { folder: settings.output_dir.clone() }
     }
 
-    /// `config.toml`: the settings in force; `--config` on it repeats the run.
-    pub fn config(&self, settings: &Settings) -> Result<(), TrainError> {
+    /// `config.toml`: the settings in force; `--config` on it repeats the run. The comparison of an earlier run is
+    /// removed, so that it never stands beside the settings of this one.
+    pub fn begin(&self, settings: &Settings) -> Result<(), TrainError> {
         let text = settings.to_toml().map_err(|error| TrainError::Config(error.to_string()))?;
+        let comparison = self.folder.join(COMPARISON);
+        match std::fs::remove_file(&comparison) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(FileError::when("remove", &comparison)(error).into());
+            }
+            _ => {}
+        }
         Ok(write_atomically(&self.folder.join("config.toml"), text.as_bytes())?)
     }
 
@@ -45,7 +57,7 @@ impl Artefacts {
         if comparison.differences.is_empty() {
             return Ok(());
         }
-        Ok(write_json(&self.folder.join("comparison.json"), comparison)?)
+        Ok(write_json(&self.folder.join(COMPARISON), comparison)?)
     }
 }
 

@@ -32,7 +32,7 @@ pub fn compare(run: &mut Run<'_>, resume: &Resume) -> Result<Outcome, TrainError
     let inputs = Inputs::load(settings, run.observer)?;
     let starts = starting_points(run, &inputs, resume)?;
     let artefacts = Artefacts::new(settings);
-    artefacts.config(settings)?;
+    artefacts.begin(settings)?;
     let peak = matrix_peak(&inputs.device);
     let mut results = Vec::with_capacity(settings.arms.len());
     for (&arm, start) in settings.arms.iter().zip(starts) {
