@@ -213,10 +213,12 @@ impl EmbedArguments {
 
 /// The settings for a saved model: what its folder says of how texts are encoded lies under preset, file and flags.
 fn of_saved_model(folder: &str, layers: &Layers, flags: &impl Serialize) -> anyhow::Result<Settings> {
-    let base = match Encoding::of_folder(Path::new(folder))? {
+    let mut base = match Encoding::of_folder(Path::new(folder))? {
         Some(encoding) => Table::try_from(encoding)?,
         None => Table::new(),
     };
+    // A dataset that is named to be evaluated is meant whole.
+    base.insert("eval-queries".into(), 0.into());
     let mut settings = layers.resolve(base, flags)?;
     settings.model = folder.to_owned();
     settings.validate_values()?;
@@ -260,8 +262,11 @@ pub enum DataCommand {
 /// What `data inspect` takes.
 #[derive(Args, Debug)]
 pub struct InspectArguments {
-    /// A file or folder of pairs
+    /// `msmarco-v2.1`, `demo`, or a file or folder
     pub path: PathBuf,
+    /// Count lengths in this model's tokens, not in words
+    #[arg(long, value_name = "NAME|PATH")]
+    pub model: Option<String>,
     /// Print the result as JSON
     #[arg(long)]
     pub json: bool,

@@ -51,10 +51,18 @@ impl SettingsFlags {
 #[command(next_help_heading = "Data")]
 #[serde(rename_all = "kebab-case")]
 pub struct DataFlags {
-    /// `demo`, or a file or folder of pairs
+    /// `msmarco-v2.1`, `demo`, or a file or folder
     #[arg(long, value_name = "NAME|PATH")]
     #[serde(skip_serializing_if = "Option::is_none")]
     dataset: Option<String>,
+    /// Evaluate at most so many held-out queries, the same ones every time; 0 is all
+    #[arg(long, value_name = "N", value_parser = whole_number::<usize>())]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    eval_queries: Option<usize>,
+    /// Where tokenised datasets are kept; without it `mendel` in the user's folder for caches
+    #[arg(long, value_name = "FOLDER")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cache_dir: Option<PathBuf>,
     /// The share of malformed rows above which nothing is started
     #[arg(long, value_name = "SHARE")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -93,7 +101,7 @@ pub struct TextFlags {
 #[command(next_help_heading = "Training")]
 #[serde(rename_all = "kebab-case")]
 pub struct TrainingFlags {
-    /// A folder in the Transformers layout, or `demo-tiny`
+    /// A name on the Hub, a folder in the Transformers layout, or `demo-tiny`
     #[arg(long, value_name = "NAME|PATH")]
     #[serde(skip_serializing_if = "Option::is_none")]
     model: Option<String>,
@@ -310,6 +318,7 @@ mod tests {
     fn every_setting_is_a_flag_and_every_flag_here_is_a_setting() {
         let full = Settings {
             eval_dataset: Some("held-out.jsonl".into()),
+            cache_dir: Some("cache".into()),
             max_steps: Some(1),
             dropout: Some(0.1),
             n_heads: Some(4),

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::arm::Arm;
 use crate::bert::BertConfig;
-use crate::data::Sampler;
+use crate::data::{Sampler, TokenStore};
 use crate::dual_encoder::DualEncoder;
 use crate::memory;
 use crate::progress::{Event, Observer};
@@ -121,7 +121,7 @@ fn random_pairs(count: usize, seed: u64) -> TrainingPairs {
         std::iter::once(CLS).chain(words).chain([SEP]).collect()
     };
     let texts = (0..count).map(|pair| (text(QUERY_LENGTHS[pair % 10]), text(PASSAGE_LENGTHS[pair % 10])));
-    TrainingPairs::from_tokens(texts)
+    TrainingPairs::all(TokenStore::of_tokens(texts), 0)
 }
 
 fn median(values: &[f64]) -> f64 {

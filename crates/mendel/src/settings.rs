@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::arm::Arm;
 use crate::attention::Genetic;
+use crate::data::DataError;
 
 pub use validate::InvalidSetting;
 
@@ -55,15 +56,17 @@ pub enum LrSchedule {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 pub struct Settings {
-    /// A folder in the Transformers layout, or `demo-tiny`.
+    /// A name on the Hub, a folder in the Transformers layout, or `demo-tiny`.
     pub model: String,
     /// Keep the model's architecture and tokenizer, draw its weights.
     pub from_scratch: bool,
-    /// `demo`, or a file or folder of training pairs.
+    /// `msmarco-v2.1`, `demo`, or a file or folder of training pairs.
     pub dataset: String,
     /// Held-out pairs; without it every tenth query of `dataset` is held out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eval_dataset: Option<String>,
+    /// At most so many held-out queries are evaluated, those whose hashes are least; 0 is all.
+    pub eval_queries: usize,
     /// The share of malformed rows above which the run refuses to start.
     pub max_bad_rows: f64,
     /// Longest text in tokens, `[CLS]` and `[SEP]` included.
@@ -138,9 +141,21 @@ pub struct Settings {
     pub threads: usize,
     /// Where the artefacts go.
     pub output_dir: PathBuf,
+    /// Where tokenised datasets are kept; without it `mendel` in the user's folder for caches.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache_dir: Option<PathBuf>,
 }
 
 impl Settings {
+    /// The folder that tokenised datasets are kept in.
+    ///
+    /// # Errors
+    /// Where none is named and the user has no home.
+    pub fn token_folder(&self) -> Result<PathBuf, DataError> {
+        let own = || dirs::cache_dir().map(|caches| caches.join("mendel"));
+        Ok(self.cache_dir.clone().or_else(own).ok_or(DataError::NoCache)?.join("tokens"))
+    }
+
     /// The text of `config.toml`: reading it back gives these settings, bit for bit.
     ///
     /// # Errors
@@ -157,6 +172,7 @@ impl Default for Settings {
             from_scratch: false,
             dataset: "msmarco-v2.1".into(),
             eval_dataset: None,
+            eval_queries: 5000,
             max_bad_rows: 0.01,
             max_seq_len: 512,
             batch_size: 8,
@@ -191,6 +207,7 @@ impl Default for Settings {
             precision: "auto".into(),
             threads: 0,
             output_dir: "artefacts".into(),
+            cache_dir: None,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! From texts to tokens: prefixes, tokenizer, length.
 
+use crate::data::Fingerprint;
 use crate::settings::Settings;
 use crate::tokenizer::Tokenizer;
 
@@ -25,6 +26,16 @@ impl TextEncoder {
             query_prefix: settings.query_prefix.clone(),
             passage_prefix: settings.passage_prefix.clone(),
         }
+    }
+
+    /// What it is recognised by, in hex: encoders that agree on it turn every text into the same tokens.
+    pub fn fingerprint(&self) -> String {
+        let mut fingerprint = Fingerprint::default();
+        fingerprint.add(self.max_seq_len as u64);
+        for text in [self.tokenizer.to_json().as_str(), &self.query_prefix, &self.passage_prefix] {
+            fingerprint.add_bytes(text.as_bytes());
+        }
+        fingerprint.finish()
     }
 
     /// The queries' tokens.

@@ -201,17 +201,18 @@ impl Tokenizer {
     /// Where a file cannot be written.
     pub fn save(&self, folder: &Path) -> Result<(), TokenizerError> {
         let write = |name: &str, text: String| write_atomically(&folder.join(name), text.as_bytes());
-        let whole = self
-            .inner
-            .to_string(true)
-            .map_err(|error| TokenizerError::Invalid { path: folder.join("tokenizer.json"), why: error.to_string() })?;
-        write("tokenizer.json", whole)?;
+        write("tokenizer.json", self.to_json())?;
         write("tokenizer_config.json", format!("{:#}\n", self.config()))?;
         let tokens: Option<Vec<String>> = (0..self.vocab_size as u32).map(|id| self.inner.id_to_token(id)).collect();
         match tokens {
             Some(tokens) => Ok(write("vocab.txt", tokens.join("\n") + "\n")?),
             None => Ok(()),
         }
+    }
+
+    /// The text of `tokenizer.json`.
+    pub(crate) fn to_json(&self) -> String {
+        self.inner.to_string(true).expect("a tokenizer that was read from JSON is written as JSON")
     }
 
     fn config(&self) -> Value {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use mendel::Settings;
 use mendel::bert::BertModel;
-use mendel::data::{LoadOptions, Pair, load};
+use mendel::data::{LoadOptions, Pair, TokenStore, load};
 use mendel::dual_encoder::DualEncoder;
 use mendel::engine::Device;
 use mendel::progress::Silent;
@@ -106,7 +106,7 @@ fn follow(name: &str, fixture: &Fixture, configuration: &Configuration, pairs: &
     let bert = BertModel::builder().folder(folder).dropout(0.0).build().unwrap();
     let texts = TextEncoder::new(Tokenizer::from_folder(folder).unwrap(), &settings, 512);
     let hard = usize::from(configuration.hard_negatives);
-    let pairs = TrainingPairs::new(pairs, &texts, hard);
+    let pairs = TrainingPairs::all(TokenStore::of_pairs(pairs, &texts), hard);
     let mut trainer = Trainer::new(DualEncoder { bert, pooling: Pooling::Mean }, &settings);
     for (index, expected) in configuration.steps.iter().enumerate() {
         let members: Vec<usize> = (index * fixture.batch..(index + 1) * fixture.batch).collect();

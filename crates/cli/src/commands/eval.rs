@@ -1,10 +1,11 @@
 //! `mendel eval`.
 
-use mendel::data::{EvaluationSet, LoadOptions, demo, load};
+use mendel::data::TokenCache;
 use mendel::evaluate::{Evaluation, Evaluator};
 use mendel::files::write_atomically;
 use mendel::report::table::{Table, measure};
 use mendel::saved_model::SavedModel;
+use mendel::train::data_request;
 use serde_json::json;
 
 use super::{Outcome, Run};
@@ -15,18 +16,9 @@ use crate::display::print_result;
 pub fn run(arguments: &EvalArguments, run: &mut Run<'_>) -> anyhow::Result<Outcome> {
     let settings = run.settings;
     let model = SavedModel::load(settings)?;
-    let set = if settings.dataset == "demo" {
-        demo::demo().evaluation_set()
-    } else {
-        let options = LoadOptions { max_bad_rows: settings.max_bad_rows };
-        EvaluationSet::new(&load(&settings.dataset, &options, run.observer)?.pairs, [])
-    };
-    let evaluator = Evaluator {
-        queries: model.texts.queries(&set.queries),
-        passages: model.texts.passages(&set.passages),
-        set,
-        batch_size: settings.batch_size,
-    };
+    let cache = TokenCache { folder: settings.token_folder()?, encoder: model.texts };
+    let set = data_request(settings).evaluation_of(&settings.dataset, &cache, run.observer)?;
+    let evaluator = Evaluator { set, batch_size: settings.batch_size };
     let evaluation = evaluator.evaluate(&model.encoder, run.observer)?;
     let result = json!({
         "model": settings.model,

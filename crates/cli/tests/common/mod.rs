@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// The program, told nothing by the environment.
 pub fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mendel"));
-    command.env_remove("MENDEL_LOG").stdin(Stdio::null());
+    command.env_remove("MENDEL_LOG").env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR")).stdin(Stdio::null());
     command
 }
 

@@ -60,7 +60,8 @@ pub fn dry_run(run: &mut Run<'_>) -> Result<(), TrainError> {
         let batch = TrainingBatch::deal(&inputs.pairs, &mut sampler, 0, &inputs.device)?;
         trainer.check_gradients(&batch)?;
         let report = trainer.step(0, &batch, settings.learning_rate)?;
-        let some = &inputs.evaluator.passages[..inputs.evaluator.passages.len().min(settings.batch_size)];
+        let passages = &inputs.evaluator.set.passages;
+        let some = &passages[..passages.len().min(settings.batch_size)];
         trainer.encoder.embed(some, |_| ())?;
         let what = format!("{arm}: a step of {} pairs, loss {:.4}; evaluation works", batch.queries, report.loss);
         run.observer.observe(Event::Note(what));

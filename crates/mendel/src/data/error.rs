@@ -7,10 +7,10 @@ use super::report::{LoadReport, Location};
 /// Why data cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
-    /// Neither a path nor a name of built-in data.
+    /// Neither a path nor a name of built-in data or of the Hub's.
     #[error(
-        "there is no file or folder '{name}', and fetching a dataset by name from the Hub is not in this version; \
-         download it and give the file or folder, or try the built-in data with --preset demo"
+        "there is no file, folder or dataset '{name}'; give a file or folder, the name msmarco-v2.1, \
+         or try the built-in data with --preset demo"
     )]
     NotFound {
         /// As it was given.
@@ -25,12 +25,12 @@ pub enum DataError {
         source: std::io::Error,
     },
     /// A gzip file that ends early.
-    #[error("{path} is a gzip file that ends too soon, after line {line}: it was not copied in full; get it again")]
+    #[error("{path} is a gzip file that ends too soon, after row {row}: it was not copied in full; get it again")]
     Truncated {
         /// The file.
         path: PathBuf,
-        /// The last line that could be read whole.
-        line: u64,
+        /// The last line or row that could be read whole.
+        row: u64,
     },
     /// A file cannot be written.
     #[error("cannot write {path}: {source}")]
@@ -42,14 +42,51 @@ pub enum DataError {
     },
     /// A file whose content is none of the formats.
     #[error(
-        "{path} is not training data: {why}; it should be JSONL of MS MARCO v2.1 rows or of \
-         {{\"query\", \"positive\", \"negatives\"?}}, or TSV of query and positive, plain or gzip"
+        "{path} is not training data: {why}; it should be MS MARCO v2.1 as Parquet, JSONL or the official JSON, \
+         JSONL or Parquet of {{\"query\", \"positive\", \"negatives\"?}}, or TSV of query and positive"
     )]
     UnknownFormat {
         /// The file.
         path: PathBuf,
         /// What was found instead.
         why: String,
+    },
+    /// A Parquet file that is not whole.
+    #[error(
+        "{path} is a damaged Parquet file, from row {row} on ({why}): it was not copied in full or not in order; get it again"
+    )]
+    DamagedParquet {
+        /// The file.
+        path: PathBuf,
+        /// The row that cannot be read, from 1; 0 where the file's own description cannot be.
+        row: u64,
+        /// What the reader said.
+        why: String,
+    },
+    /// Column-oriented JSON that is not whole.
+    #[error(
+        "{path} is broken column-oriented JSON at row {row} of '{column}' ({why}): it was not copied in full or not in order; get it again"
+    )]
+    BrokenColumns {
+        /// The file.
+        path: PathBuf,
+        /// The row of the column at which reading ended, from 1.
+        row: u64,
+        /// The column.
+        column: String,
+        /// What is wrong, and in which line and column of the text.
+        why: String,
+    },
+    /// Labels that nobody but the organisers knows.
+    #[error(
+        "{source_name} has hidden labels: in {rows} rows every passage is labelled −1, unknown, as in MS MARCO's test \
+         split; nothing can be trained or evaluated on them, use the train or the validation split"
+    )]
+    HiddenLabels {
+        /// What was loaded.
+        source_name: String,
+        /// Rows with hidden labels.
+        rows: u64,
     },
     /// A folder without any file of a known format.
     #[error("{folder} has no training data in it: {}", listed(.left_out))]
@@ -93,6 +130,17 @@ pub enum DataError {
         /// Pairs a batch takes.
         batch_size: usize,
     },
+    /// Tokens cannot be kept on disk.
+    #[error("cannot keep tokens in {path}: {source}; make room there, or name another folder with --cache-dir")]
+    Cache {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// No folder for caches is known.
+    #[error("there is no home folder to keep tokens in: name a folder with --cache-dir")]
+    NoCache,
     /// A batch of nothing.
     #[error("--batch-size must be at least 1")]
     EmptyBatch,

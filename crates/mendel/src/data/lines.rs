@@ -1,4 +1,4 @@
-//! The lines of a plain or gzip file, as bytes.
+//! Plain and gzip files, and their lines as bytes.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -20,29 +20,42 @@ pub(super) struct Line {
     pub bytes: Option<Vec<u8>>,
 }
 
-/// Reads a file line by line; unpacks it where it starts as gzip does.
+/// A file's content.
+pub(super) struct Content {
+    /// Unpacked where the file starts as gzip does.
+    pub reader: Box<dyn BufRead>,
+    /// Whether it does.
+    pub gzip: bool,
+}
+
+/// Opens a plain or gzip file.
+pub(super) fn open(path: &Path) -> Result<Content, DataError> {
+    let read_error = |source| DataError::Read { path: path.to_path_buf(), source };
+    let mut file = BufReader::with_capacity(1 << 18, File::open(path).map_err(read_error)?);
+    let gzip = file.fill_buf().map_err(read_error)?.starts_with(&GZIP_MAGIC);
+    let reader: Box<dyn BufRead> =
+        if gzip { Box::new(BufReader::with_capacity(1 << 18, MultiGzDecoder::new(file))) } else { Box::new(file) };
+    Ok(Content { reader, gzip })
+}
+
+/// Reads a file line by line.
 pub(super) struct Lines {
     path: PathBuf,
-    reader: Box<dyn BufRead>,
-    gzip: bool,
+    content: Content,
     number: u64,
 }
 
 impl Lines {
     pub(super) fn open(path: &Path) -> Result<Self, DataError> {
-        let read_error = |source| DataError::Read { path: path.to_path_buf(), source };
-        let mut file = BufReader::with_capacity(1 << 18, File::open(path).map_err(read_error)?);
-        let gzip = file.fill_buf().map_err(read_error)?.starts_with(&GZIP_MAGIC);
-        let reader: Box<dyn BufRead> =
-            if gzip { Box::new(BufReader::with_capacity(1 << 18, MultiGzDecoder::new(file))) } else { Box::new(file) };
-        Ok(Lines { path: path.to_path_buf(), reader, gzip, number: 0 })
+        Ok(Lines { path: path.to_path_buf(), content: open(path)?, number: 0 })
     }
 
     /// The next line that is not white space.
     pub(super) fn next(&mut self) -> Result<Option<Line>, DataError> {
         loop {
             let mut bytes = Vec::new();
-            let read = read_line(&mut self.reader, &mut bytes, LONGEST_LINE).map_err(|source| self.error(source))?;
+            let read =
+                read_line(&mut self.content.reader, &mut bytes, LONGEST_LINE).map_err(|source| self.error(source))?;
             let Some(whole) = read else { return Ok(None) };
             self.number += 1;
             let number = self.number;
@@ -59,8 +72,8 @@ impl Lines {
 
     fn error(&self, source: io::Error) -> DataError {
         let path = self.path.clone();
-        if self.gzip && source.kind() == io::ErrorKind::UnexpectedEof {
-            DataError::Truncated { path, line: self.number }
+        if self.content.gzip && source.kind() == io::ErrorKind::UnexpectedEof {
+            DataError::Truncated { path, row: self.number }
         } else {
             DataError::Read { path, source }
         }

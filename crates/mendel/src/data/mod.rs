@@ -1,23 +1,30 @@
 //! Training and evaluation data: reading it, splitting it, and the order it is trained in.
 
+mod columns;
 pub mod demo;
 mod error;
+mod fingerprint;
 mod format;
 mod inspect;
 mod lines;
 mod load;
 mod msmarco;
 mod pairs;
+mod parquet;
 mod report;
 mod sampler;
+mod source;
 mod split;
+mod tokens;
 
 pub use self::error::DataError;
+pub use self::fingerprint::{Fingerprint, TextKey, query_hash, text_key};
 pub use self::inspect::{Inspection, Lengths, inspect};
 pub use self::load::{Dataset, LoadOptions, load};
 pub use self::report::{LoadReport, Location, Refused, RefusedReason};
 pub use self::sampler::Sampler;
-pub use self::split::{EvaluationSet, Split, hold_out, load_split};
+pub use self::split::{DataRequest, EvaluationSet, Split, hold_out};
+pub use self::tokens::{Text, TokenCache, TokenStore};
 
 /// A query, a passage that answers it, and passages that do not. No text is empty or has white space around it.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]

@@ -1,21 +1,21 @@
-//! Pairs as JSON objects (`query`, `positive`, and perhaps `negatives`) or as rows of TSV.
+//! Pairs as objects (`query`, `positive`, and perhaps `negatives`) or as rows of TSV.
 
 use serde::Deserialize;
 
-use super::format::json_row;
 use super::{Pair, RefusedReason};
 
+/// The fields of an object; others are not looked at.
 #[derive(Deserialize)]
-struct Row {
+pub(super) struct Row {
     query: String,
     positive: String,
     negatives: Option<Vec<String>>,
 }
 
-/// The pair of a JSON object; other fields are not looked at.
-pub(super) fn parse(row: &str) -> Result<Pair, RefusedReason> {
-    let Row { query, positive, negatives } = json_row(row)?;
-    Pair::new(&query, &positive, negatives.iter().flatten())
+impl Row {
+    pub(super) fn pair(self) -> Result<Pair, RefusedReason> {
+        Pair::new(&self.query, &self.positive, self.negatives.iter().flatten())
+    }
 }
 
 /// The pair of a row `query<TAB>positive[<TAB>negative…]`; a quotation mark is a letter like any other.

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Why a row is not a training pair.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RefusedReason {
     /// No passage is selected: ordinary in MS MARCO, where some questions have no answer.
@@ -51,11 +51,11 @@ impl fmt::Display for RefusedReason {
 }
 
 /// A row of a file. Shown as `file:line`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Location {
     /// The file.
     pub file: PathBuf,
-    /// Its line, from 1.
+    /// Its line, or in Parquet and column-oriented JSON its row, from 1.
     pub line: u64,
 }
 
@@ -66,7 +66,7 @@ impl fmt::Display for Location {
 }
 
 /// The rows refused for one reason.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refused {
     /// How many.
     pub count: u64,
@@ -75,7 +75,7 @@ pub struct Refused {
 }
 
 /// How many rows there were and what became of them.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LoadReport {
     /// All rows; lines of white space are none.
     pub rows: u64,
@@ -92,6 +92,11 @@ impl LoadReport {
             .entry(reason)
             .and_modify(|refused| refused.count += 1)
             .or_insert_with(|| Refused { count: 1, first: at() });
+    }
+
+    /// Says of each file where it is now.
+    pub(super) fn relocate(&mut self, now: impl Fn(&Path) -> PathBuf) {
+        self.refused.values_mut().for_each(|refused| refused.first.file = now(&refused.first.file));
     }
 
     /// Rows that are broken: those that `--max-bad-rows` is about.

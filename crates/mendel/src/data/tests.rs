@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::progress::{Event, Observer, Silent};
@@ -116,7 +117,10 @@ fn a_share_of_bad_rows_that_is_allowed_does_not_stop() {
 fn nothing_usable_is_an_error_with_the_counts() {
     let (_folder, path) = file_with("hidden.jsonl", ms_marco_row("q", &[-1], &["a"]));
     let message = load_default(&path).unwrap_err().to_string();
-    assert!(message.contains("no usable pair: of 1 rows 1 hidden labels"), "{message}");
+    assert!(message.contains("hidden labels") && message.contains("validation split"), "{message}");
+    let (_folder, path) = file_with("unanswered.jsonl", ms_marco_row("q", &[0], &["a"]));
+    let message = load_default(&path).unwrap_err().to_string();
+    assert!(message.contains("no usable pair: of 1 rows 1 no selected passage"), "{message}");
     let (_folder, path) = file_with("empty.jsonl", "");
     let message = load_default(&path).unwrap_err().to_string();
     assert!(message.contains("no usable pair: it has no rows"), "{message}");
@@ -124,8 +128,8 @@ fn nothing_usable_is_an_error_with_the_counts() {
 
 #[test]
 fn a_name_that_is_no_path_names_the_two_ways_on() {
-    let message = load("msmarco-v2.1", &LoadOptions::default(), &mut Silent).unwrap_err().to_string();
-    for part in ["msmarco-v2.1", "Hub", "file or folder", "--preset demo"] {
+    let message = load("no-such-data", &LoadOptions::default(), &mut Silent).unwrap_err().to_string();
+    for part in ["'no-such-data'", "msmarco-v2.1", "file or folder", "--preset demo"] {
         assert!(message.contains(part), "{part:?} is not in {message:?}");
     }
 }
@@ -142,11 +146,11 @@ fn a_gzip_file_that_was_cut_off_is_an_error_that_names_it() {
 #[test]
 fn what_is_no_training_data_is_refused_with_what_it_is() {
     let cases: [(&[u8], &str); 6] = [
-        (b"PAR1\x15\x04", "Parquet"),
+        (b"PAR1\x15\x04", "damaged Parquet"),
         (b"\xff\xfe\x00q", "not UTF-8"),
         (b"A line of prose.\n", "neither a JSON object nor two columns"),
         (b"{\"_id\": \"1\", \"text\": \"t\"}\n", "the fields _id, text"),
-        (b"{\"query\": {\"0\": \"q\"}, \"passages\": {}}", "column-oriented"),
+        (b"{\"query\": {\"0\": \"q\"}}", "column-oriented JSON without passages"),
         (b"{\"query\": ", "not JSON"),
     ];
     for (content, part) in cases {
@@ -172,7 +176,7 @@ impl Observer for Warnings {
 fn a_folder_is_its_training_files_in_the_order_of_their_names() {
     let (folder, _) = file_with("b.tsv", "second\tp\n");
     fs::write(folder.path().join("a.jsonl"), r#"{"query": "first", "positive": "p"}"#).unwrap();
-    fs::write(folder.path().join("mix.dev.tsv"), "held out\tp\n").unwrap();
+    fs::write(folder.path().join("mix.test.tsv"), "held out\tp\n").unwrap();
     fs::write(folder.path().join("README.md"), "# Data\n").unwrap();
     fs::write(folder.path().join(".hidden"), "hidden\tp\n").unwrap();
     fs::create_dir(folder.path().join("nested")).unwrap();
@@ -182,7 +186,7 @@ fn a_folder_is_its_training_files_in_the_order_of_their_names() {
     let queries: Vec<&str> = loaded.pairs.iter().map(|pair| pair.query.as_str()).collect();
     assert_eq!(queries, ["first", "second"]);
     assert!(
-        warnings.0[0].contains("README.md") && warnings.0[0].contains("mix.dev.tsv is held out"),
+        warnings.0[0].contains("README.md") && warnings.0[0].contains("mix.test.tsv is a test split"),
         "{:?}",
         warnings.0
     );
@@ -207,7 +211,7 @@ fn a_folder_without_data_is_an_error_that_says_what_is_in_it() {
 fn the_fingerprint_follows_the_pairs_and_nothing_else() {
     let fingerprint = |content: &str| {
         let (_folder, path) = file_with("data", content);
-        load(path.to_str().unwrap(), &LoadOptions { max_bad_rows: 1.0 }, &mut Silent).unwrap().fingerprint
+        inspect(path.to_str().unwrap(), None, &mut Silent).unwrap().fingerprint
     };
     let plain = fingerprint("q\tp\tn\n");
     assert_eq!(plain.len(), 64);
@@ -218,12 +222,80 @@ fn the_fingerprint_follows_the_pairs_and_nothing_else() {
     }
 }
 
+/// Rows as the official files have them: a column an object, passages a list of objects.
+fn columns(rows: &[(&str, &[(i64, &str)])]) -> Vec<u8> {
+    let passages = |row: &[(i64, &str)]| -> Value {
+        row.iter().map(|(label, text)| json!({"is_selected": label, "passage_text": text, "url": ""})).collect()
+    };
+    let keyed = |value: &dyn Fn(usize) -> Value| -> Value {
+        // The official keys are not in order either.
+        (0..rows.len()).rev().map(|row| ((row * 7).to_string(), value(row))).collect::<serde_json::Map<_, _>>().into()
+    };
+    json!({
+        "answers": keyed(&|_| json!(["x"])),
+        "passages": keyed(&|row| passages(rows[row].1)),
+        "query": keyed(&|row| rows[row].0.into()),
+        "query_id": keyed(&|row| row.into()),
+        "wellFormedAnswers": keyed(&|_| "[]".into()),
+    })
+    .to_string()
+    .into_bytes()
+}
+
+#[test]
+fn column_oriented_json_is_the_same_rows_plain_and_gzip_and_pretty() {
+    let rows: [(&str, &[(i64, &str)]); 2] = [("first", &[(0, "a"), (1, "b")]), ("second", &[(1, "c")])];
+    let plain = columns(&rows);
+    let pretty = serde_json::to_vec_pretty(&serde_json::from_slice::<Value>(&plain).unwrap()).unwrap();
+    for content in [plain.clone(), gzip(&plain), pretty] {
+        let (_folder, path) = file_with("train_v2.1.json", content);
+        let pairs = load_default(&path).unwrap().pairs;
+        let expected = [
+            Pair { query: "second".into(), positive: "c".into(), negatives: vec![] },
+            Pair { query: "first".into(), positive: "b".into(), negatives: vec!["a".into()] },
+        ];
+        assert_eq!(pairs, expected);
+    }
+}
+
+#[test]
+fn what_is_wrong_in_columns_is_told_by_row() {
+    let broken: [(&str, &str); 4] = [
+        (
+            r#"{"passages": {"0": [{"is_selected": 1, "passage_text": "p"}]"#,
+            "data.json is broken column-oriented JSON at row 2 of 'passages'",
+        ),
+        (r#"{"passages": {"0": []}, "query": {"0": "q"}} x"#, "trailing characters"),
+        (
+            r#"{"passages": {"0": [{"is_selected": "yes", "passage_text": "p"}]}, "query": {"0": "q"}}"#,
+            "1 wrong or missing field",
+        ),
+        (
+            r#"{"passages": {"0": [{"is_selected": 1, "passage_text": "p"}]}, "query": {"1": "q"}}"#,
+            "1 wrong or missing field",
+        ),
+    ];
+    for (content, part) in broken {
+        let (_folder, path) = file_with("data.json", content);
+        let message = load_default(&path).unwrap_err().to_string();
+        assert!(message.contains(part) && message.contains("data.json"), "{part:?} is not in {message:?}");
+    }
+    let row: (&str, &[(i64, &str)]) = ("q", &[(1, "p")]);
+    let whole = gzip(&columns(&[row].repeat(50_000)));
+    let (_folder, path) = file_with("cut.json.gz", &whole[..whole.len() / 2]);
+    let message = load_default(&path).unwrap_err().to_string();
+    assert!(message.contains("cut.json.gz is a gzip file that ends too soon"), "{message}");
+}
+
 #[test]
 fn an_inspection_counts_what_repeats() {
     let (_folder, path) = file_with("data.tsv", "a b\tp\nA\tp\tn\na b\tq\nbroken\n");
-    let inspection = inspect(path.to_str().unwrap(), &mut Silent).unwrap();
+    let inspection = inspect(path.to_str().unwrap(), None, &mut Silent).unwrap();
     assert_eq!((inspection.duplicate_queries, inspection.duplicate_positives, inspection.negatives), (1, 1, 1));
-    assert_eq!(inspection.query_words, Lengths { min: 1, p50: 2, p90: 2, p99: 2, max: 2 });
+    assert_eq!((inspection.duplicate_pairs, inspection.unit), (0, "words"));
+    let in_tokens = inspect(path.to_str().unwrap(), Some(&demo::demo_tokenizer()), &mut Silent).unwrap();
+    assert_eq!((in_tokens.unit, in_tokens.query_lengths.max, in_tokens.passage_lengths.max), ("tokens", 4, 3));
+    assert_eq!(inspection.query_lengths, Lengths { min: 1, p50: 2, p90: 2, p99: 2, max: 2 });
     let json = serde_json::to_value(&inspection).unwrap();
     assert_eq!(json["rows"], 4);
     assert_eq!(json["refused"]["no-second-column"]["count"], 1);

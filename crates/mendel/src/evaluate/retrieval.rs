@@ -22,10 +22,6 @@ const SCORES_AT_ONCE: usize = 1 << 24;
 pub struct Evaluator {
     /// The texts.
     pub set: EvaluationSet,
-    /// The queries' tokens.
-    pub queries: Vec<Vec<u32>>,
-    /// The passages' tokens.
-    pub passages: Vec<Vec<u32>>,
     /// Queries to a batch in the in-batch measures.
     pub batch_size: usize,
 }
@@ -85,17 +81,18 @@ impl Measured {
 impl Evaluator {
     /// Encodes the corpus and the queries, searches, and measures.
     pub fn evaluate(&self, encoder: &DualEncoder, observer: &mut dyn Observer) -> Result<Evaluation, EvaluationError> {
-        if self.queries.is_empty() {
+        if self.set.queries.is_empty() {
             return Err(EvaluationError::NoQueries);
         }
         let started = Instant::now();
-        let total = Some((self.queries.len() + self.passages.len()) as u64);
+        let total = Some((self.set.queries.len() + self.set.passages.len()) as u64);
         observer.observe(Event::StageStarted { what: "Evaluating".into(), unit: "texts", total });
         let queries =
-            encoder.embed(&self.queries, |done| observer.observe(Event::StageAdvanced { done: done as u64 }))?;
-        let before = self.queries.len();
-        let passages = encoder
-            .embed(&self.passages, |done| observer.observe(Event::StageAdvanced { done: (before + done) as u64 }))?;
+            encoder.embed(&self.set.queries, |done| observer.observe(Event::StageAdvanced { done: done as u64 }))?;
+        let before = self.set.queries.len();
+        let passages = encoder.embed(&self.set.passages, |done| {
+            observer.observe(Event::StageAdvanced { done: (before + done) as u64 })
+        })?;
         let per_query = self.search(encoder.bert.device(), &queries, &passages)?;
         let in_batch = self.within_batches(&queries, &passages)?;
         let quality = self.quality(&queries, &passages)?;
@@ -118,11 +115,11 @@ impl Evaluator {
         queries: &Embeddings,
         passages: &Embeddings,
     ) -> Result<Vec<Measures>, EvaluationError> {
-        let (width, count) = (queries.width, self.passages.len());
+        let (width, count) = (queries.width, self.set.passages.len());
         let tape = Tape::inference();
         let corpus = tape.constant(Tensor::from_slice(device, &[count, width], &passages.vectors)?);
         let block = (SCORES_AT_ONCE / count.max(1)).max(1);
-        let mut measures = Vec::with_capacity(self.queries.len());
+        let mut measures = Vec::with_capacity(self.set.queries.len());
         for (index, vectors) in queries.vectors.chunks(block * width).enumerate() {
             let rows = vectors.len() / width;
             let block_queries = tape.constant(Tensor::from_slice(device, &[rows, width], vectors)?);
@@ -156,7 +153,7 @@ impl Evaluator {
         let first = |query: usize| self.set.relevant[query][0];
         let vector =
             |embeddings: &'_ Embeddings, row: usize| embeddings.vectors[row * width..(row + 1) * width].to_vec();
-        let count = self.queries.len();
+        let count = self.set.queries.len();
         let batches = (count / self.batch_size).max(1);
         let mut measures = Vec::with_capacity(count);
         for batch in 0..batches {
@@ -216,11 +213,12 @@ mod tests {
         let set = EvaluationSet {
             query_ids: ids('q', queries),
             passage_ids: ids('p', passages),
+            queries: vec![vec![1]; queries],
+            passages: vec![vec![1]; passages],
             relevant,
             ..Default::default()
         };
-        let (queries, passages) = (vec![vec![1]; queries], vec![vec![1]; passages]);
-        Evaluator { set, queries, passages, batch_size: 4 }
+        Evaluator { set, batch_size: 4 }
     }
 
     #[test]

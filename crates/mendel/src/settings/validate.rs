@@ -103,6 +103,9 @@ impl Settings {
         if let Some(eval_dataset) = &self.eval_dataset {
             not_empty("eval-dataset", eval_dataset)?;
         }
+        if let Some(folder) = &self.cache_dir {
+            not_empty("cache-dir", &folder.to_string_lossy())?;
+        }
         share("max-bad-rows", self.max_bad_rows)?;
         at_least("max-seq-len", self.max_seq_len, MIN_SEQ_LEN)
     }

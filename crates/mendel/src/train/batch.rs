@@ -1,85 +1,51 @@
 //! Training pairs as tokens, and the batch of a step.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 
 use mendel_engine::Device;
 
-use crate::data::{Pair, Sampler};
+use crate::data::{Sampler, Text, TextKey, TokenStore};
 use crate::layers::Batch;
-use crate::texts::TextEncoder;
-
-/// A tokenised text and a number that equal texts share.
-#[derive(Clone, Debug)]
-struct Text {
-    tokens: Vec<u32>,
-    key: u32,
-}
 
 /// Training pairs as tokens.
 #[derive(Clone, Debug)]
 pub struct TrainingPairs {
-    queries: Vec<Text>,
-    positives: Vec<Text>,
-    /// Empty where no hard negatives are wanted.
-    negatives: Vec<Vec<Text>>,
+    store: Arc<TokenStore>,
+    /// The places in the store of the pairs that are trained on.
+    places: Vec<usize>,
     hard_negatives: usize,
 }
 
-/// Gives equal texts equal numbers.
-#[derive(Default)]
-struct Keys<'a>(HashMap<&'a str, u32>);
-
-impl<'a> Keys<'a> {
-    fn of(&mut self, text: &'a str) -> u32 {
-        let next = self.0.len() as u32;
-        *self.0.entry(text).or_insert(next)
-    }
-
-    fn texts(&mut self, texts: &[&'a str], tokens: Vec<Vec<u32>>) -> Vec<Text> {
-        texts.iter().zip(tokens).map(|(text, tokens)| Text { tokens, key: self.of(text) }).collect()
-    }
-}
-
 impl TrainingPairs {
-    /// Tokenises pairs; their negatives only if some are wanted.
-    pub fn new(pairs: &[Pair], encoder: &TextEncoder, hard_negatives: usize) -> Self {
-        let (mut query_keys, mut passage_keys) = (Keys::default(), Keys::default());
-        let queries: Vec<&str> = pairs.iter().map(|pair| pair.query.as_str()).collect();
-        let positives: Vec<&str> = pairs.iter().map(|pair| pair.positive.as_str()).collect();
-        let wanted = if hard_negatives > 0 { pairs } else { &[] };
-        let negatives = wanted.iter().map(|pair| {
-            let texts: Vec<&str> = pair.negatives.iter().map(String::as_str).collect();
-            (encoder.passages(&texts), texts)
-        });
-        let negatives: Vec<(Vec<Vec<u32>>, Vec<&str>)> = negatives.collect();
-        TrainingPairs {
-            queries: query_keys.texts(&queries, encoder.queries(&queries)),
-            positives: passage_keys.texts(&positives, encoder.passages(&positives)),
-            negatives: negatives.into_iter().map(|(tokens, texts)| passage_keys.texts(&texts, tokens)).collect(),
-            hard_negatives,
-        }
+    /// Those pairs of a store that stand at `places`, with so many hard negatives each, or as many as there are.
+    pub fn new(store: impl Into<Arc<TokenStore>>, places: Vec<usize>, hard_negatives: usize) -> Self {
+        TrainingPairs { store: store.into(), places, hard_negatives }
     }
 
-    /// Pairs of a query's and a positive's tokens, all taken to be different, without hard negatives.
-    pub fn from_tokens(pairs: impl IntoIterator<Item = (Vec<u32>, Vec<u32>)>) -> Self {
-        let numbered = pairs.into_iter().enumerate();
-        let (queries, positives) = numbered
-            .map(|(key, (query, positive))| {
-                let text = |tokens| Text { tokens, key: key as u32 };
-                (text(query), text(positive))
-            })
-            .unzip();
-        TrainingPairs { queries, positives, negatives: Vec::new(), hard_negatives: 0 }
+    /// All pairs of a store.
+    pub fn all(store: TokenStore, hard_negatives: usize) -> Self {
+        let places = (0..store.len()).collect();
+        Self::new(store, places, hard_negatives)
+    }
+
+    /// Whether any pair has a negative.
+    pub fn have_negatives(&self) -> bool {
+        self.places.iter().any(|&place| self.store.negative_count(place) > 0)
+    }
+
+    /// What they are recognised by.
+    pub fn fingerprint(&self) -> String {
+        self.store.fingerprint(self.places.iter().copied())
     }
 
     /// How many pairs there are.
     pub fn len(&self) -> usize {
-        self.queries.len()
+        self.places.len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.queries.is_empty()
+        self.places.is_empty()
     }
 }
 
@@ -107,7 +73,7 @@ impl TrainingBatch {
         let epoch = sampler.epoch_of(step);
         let members = sampler.batch(step);
         let negatives = members.iter().map(|&pair| {
-            let available = pairs.negatives.get(pair).map_or(0, Vec::len);
+            let available = if pairs.hard_negatives == 0 { 0 } else { pairs.store.negative_count(pairs.places[pair]) };
             (pair, sampler.hard_negatives(pair, available, pairs.hard_negatives, epoch))
         });
         let negatives: Vec<(usize, Vec<usize>)> = negatives.collect();
@@ -124,20 +90,23 @@ impl TrainingBatch {
         // A text keeps its number in the random generator whatever batch its pair is dealt into.
         let numbers = 2 + pairs.hard_negatives as u32;
         let number = |pair: usize, place: usize| (pair as u32).wrapping_mul(numbers).wrapping_add(place as u32);
-        let queries = members.iter().map(|&pair| (&pairs.queries[pair], number(pair, 0)));
-        let positives = members.iter().map(|&pair| (&pairs.positives[pair], number(pair, 1)));
+        let (store, places) = (&pairs.store, &pairs.places);
+        let queries: Vec<(Text<'_>, u32)> =
+            members.iter().map(|&pair| (store.query(places[pair]), number(pair, 0))).collect();
+        let positives = members.iter().map(|&pair| (store.positive(places[pair]), number(pair, 1)));
         let hard = negatives.iter().flat_map(|(pair, chosen)| {
-            chosen.iter().enumerate().map(|(place, &which)| (&pairs.negatives[*pair][which], number(*pair, 2 + place)))
+            let text = |(at, &which)| (store.negative(places[*pair], which), number(*pair, 2 + at));
+            chosen.iter().enumerate().map(text)
         });
-        let candidates: Vec<(&Text, u32)> = positives.chain(hard).collect();
-        let query_keys: Vec<u32> = members.iter().map(|&pair| pairs.queries[pair].key).collect();
-        let candidate_keys: Vec<u32> = candidates.iter().map(|(text, _)| text.key).collect();
+        let candidates: Vec<(Text<'_>, u32)> = positives.chain(hard).collect();
+        let keys = |texts: &[(Text<'_>, u32)]| texts.iter().map(|(text, _)| text.key).collect::<Vec<_>>();
+        let excluded = excluded(&keys(&queries), &keys(&candidates));
         let (texts, ids): (Vec<&[u32]>, Vec<u32>) =
-            queries.chain(candidates).map(|(text, number)| (text.tokens.as_slice(), number)).unzip();
+            queries.into_iter().chain(candidates).map(|(text, number)| (text.tokens, number)).unzip();
         Ok(TrainingBatch {
             texts: Batch::pack(device, &texts, &ids)?,
             queries: members.len(),
-            excluded: excluded(&query_keys, &candidate_keys),
+            excluded,
             pairs: members,
         })
     }
@@ -145,7 +114,7 @@ impl TrainingBatch {
 
 /// Texts that are equal are never each other's negatives: a candidate equal to the query's own positive, or the
 /// positive of an equal query.
-fn excluded(queries: &[u32], candidates: &[u32]) -> Vec<(u32, u32)> {
+fn excluded(queries: &[TextKey], candidates: &[TextKey]) -> Vec<(u32, u32)> {
     let belongs = |query: usize, candidate: usize| {
         candidate != query
             && (candidates[candidate] == candidates[query] || queries.get(candidate) == Some(&queries[query]))

@@ -11,7 +11,7 @@ use super::state::Fingerprints;
 use crate::arm::Arm;
 use crate::bert::{BertConfig, BertModel};
 use crate::data::demo::demo_tokenizer;
-use crate::data::{LoadOptions, Sampler, load_split};
+use crate::data::{DataRequest, LoadOptions, Sampler, TokenCache};
 use crate::dual_encoder::DualEncoder;
 use crate::evaluate::{EvaluationError, Evaluator};
 use crate::progress::{Event, Observer};
@@ -105,13 +105,25 @@ impl ModelSource {
     }
 }
 
+/// The data that the settings name.
+pub fn data_request(settings: &Settings) -> DataRequest<'_> {
+    DataRequest {
+        dataset: &settings.dataset,
+        eval_dataset: settings.eval_dataset.as_deref(),
+        eval_queries: settings.eval_queries,
+        options: LoadOptions { max_bad_rows: settings.max_bad_rows },
+    }
+}
+
 impl Inputs {
     /// Reads model, tokenizer and data, and tokenises.
     pub fn load(settings: &Settings, observer: &mut dyn Observer) -> Result<Self, TrainError> {
         let (source, tokenizer, positions) = open_model(&settings.model)?;
-        let options = LoadOptions { max_bad_rows: settings.max_bad_rows };
-        let split = load_split(&settings.dataset, settings.eval_dataset.as_deref(), &options, observer)?;
-        let has_negatives = split.train.pairs.iter().any(|pair| !pair.negatives.is_empty());
+        let texts = TextEncoder::new(tokenizer, settings, positions);
+        let cache = TokenCache { folder: settings.token_folder()?, encoder: texts };
+        let split = data_request(settings).split(&cache, observer)?;
+        let pairs = TrainingPairs::new(split.store, split.training, settings.hard_negatives);
+        let has_negatives = pairs.have_negatives();
         if settings.batch_size == 1 && !has_negatives {
             return Err(TrainError::NothingToContrast(settings.dataset.clone()));
         }
@@ -119,27 +131,16 @@ impl Inputs {
             let what = format!("no pair of '{}' has negatives: --hard-negatives has no effect", settings.dataset);
             observer.observe(Event::Warning(what));
         }
-        let sampler = Sampler::new(split.train.pairs.len(), settings.batch_size, settings.seed)?;
+        let sampler = Sampler::new(pairs.len(), settings.batch_size, settings.seed)?;
         if split.evaluation.queries.is_empty() {
             return Err(EvaluationError::NoQueries.into());
         }
-        let texts = TextEncoder::new(tokenizer, settings, positions);
-        let count = (split.train.pairs.len() + split.evaluation.queries.len()) as u64;
-        observer.observe(Event::StageStarted { what: "Tokenising".into(), unit: "pairs", total: Some(count) });
-        let pairs = TrainingPairs::new(&split.train.pairs, &texts, settings.hard_negatives);
-        observer.observe(Event::StageAdvanced { done: pairs.len() as u64 });
         let fingerprints =
-            Fingerprints { training: split.train.fingerprint, evaluation: split.evaluation.fingerprint() };
-        let evaluator = Evaluator {
-            queries: texts.queries(&split.evaluation.queries),
-            passages: texts.passages(&split.evaluation.passages),
-            set: split.evaluation,
-            batch_size: settings.batch_size,
-        };
-        observer.observe(Event::StageAdvanced { done: count });
-        observer.observe(Event::StageFinished);
+            Fingerprints { training: pairs.fingerprint(), evaluation: split.evaluation.fingerprint.clone() };
+        let evaluator = Evaluator { set: split.evaluation, batch_size: settings.batch_size };
+        let texts = cache.encoder;
         let (fingerprint, max_seq_len) = (&fingerprints.training, texts.max_seq_len);
-        info!(pairs = pairs.len(), fingerprint, max_seq_len, "tokenised the training pairs");
+        info!(pairs = pairs.len(), fingerprint, max_seq_len, "the training pairs are at hand");
         Ok(Inputs { source, texts, pairs, sampler, fingerprints, evaluator, device: Device::cpu() })
     }
 

@@ -20,15 +20,24 @@ const FIRST: &str = "first.";
 const SECOND: &str = "second.";
 
 /// Settings that do not change what a run computes, and may differ when it resumes.
-const FREE: [&str; 8] =
-    ["arms", "output-dir", "threads", "device", "keep-checkpoints", "save-steps", "log-steps", "max-bad-rows"];
+const FREE: [&str; 9] = [
+    "arms",
+    "cache-dir",
+    "device",
+    "keep-checkpoints",
+    "log-steps",
+    "max-bad-rows",
+    "output-dir",
+    "save-steps",
+    "threads",
+];
 
 /// The name of the arm among the settings that a checkpoint is of.
 const ARM: &str = "arm";
 
 /// The settings that a resumed run must share.
 fn binding(settings: &Settings, arm: Arm) -> Map<String, Value> {
-    let plain = Settings { output_dir: Default::default(), ..settings.clone() };
+    let plain = Settings { output_dir: Default::default(), cache_dir: None, ..settings.clone() };
     let mut fields = match serde_json::to_value(plain) {
         Ok(Value::Object(fields)) => fields,
         _ => unreachable!("settings without a path are plain data"),

@@ -14,8 +14,9 @@ use serde_json::json;
 
 use self::relations::{Relation, relations_of};
 use self::world::{Fact, World};
-use super::{DataError, EvaluationSet, Pair};
+use super::{DataError, EvaluationSet, Pair, TokenStore};
 use crate::random::SplitMix64;
+use crate::texts::TextEncoder;
 use crate::tokenizer::{Casing, Tokenizer};
 
 const SEED: u64 = 0x6d65_6e64_656c;
@@ -61,8 +62,8 @@ pub fn demo() -> Demo {
 
 impl Demo {
     /// The held-out questions against every passage of the world.
-    pub fn evaluation_set(&self) -> EvaluationSet {
-        EvaluationSet::new(&self.held_out, self.passages.iter().cloned())
+    pub fn evaluation_set(&self, encoder: &TextEncoder) -> EvaluationSet {
+        EvaluationSet::with_passages(&TokenStore::of_pairs(&self.held_out, encoder), &self.passages, encoder)
     }
 }
 

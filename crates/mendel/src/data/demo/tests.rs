@@ -5,15 +5,19 @@ use sha2::{Digest, Sha256};
 use super::vocabulary::SPECIAL_TOKENS;
 use super::world::Kind;
 use super::*;
-use crate::data::{LoadOptions, load};
+use crate::Settings;
+use crate::data::{LoadOptions, inspect, load};
 use crate::progress::Silent;
+
+fn encoder() -> TextEncoder {
+    TextEncoder::new(demo_tokenizer(), &Settings::default(), 512)
+}
 
 /// Mean reciprocal rank at 10 of the cosine between the counts of word pieces: what shared words alone find.
 fn bag_of_pieces_mrr(set: &EvaluationSet) -> f64 {
-    let tokenizer = demo_tokenizer();
-    let bag = |text: &String| {
+    let bag = |text: &Vec<u32>| {
         let mut counts: BTreeMap<u32, f64> = BTreeMap::new();
-        for id in tokenizer.encode(text, 512) {
+        for &id in text {
             *counts.entry(id).or_default() += 1.0;
         }
         let norm = counts.values().map(|count| count * count).sum::<f64>().sqrt();
@@ -36,7 +40,7 @@ fn bag_of_pieces_mrr(set: &EvaluationSet) -> f64 {
 
 #[test]
 fn shared_words_alone_do_not_find_the_passage() {
-    let mrr = bag_of_pieces_mrr(&demo().evaluation_set());
+    let mrr = bag_of_pieces_mrr(&demo().evaluation_set(&encoder()));
     eprintln!("bag of word pieces: MRR@10 {mrr:.3}");
     assert!(mrr < 0.25, "MRR@10 {mrr:.3}");
 }
@@ -50,14 +54,14 @@ fn the_demo_has_the_sizes_that_it_says() {
     let pairs = || demo.train.iter().chain(&demo.held_out);
     assert!(pairs().all(|pair| distinct.contains(&pair.positive)));
     assert!(pairs().all(|pair| pair.negatives.len() == 4 && !pair.negatives.contains(&pair.positive)));
-    let set = demo.evaluation_set();
+    let set = demo.evaluation_set(&encoder());
     assert_eq!((set.queries.len(), set.passages.len()), (450, 1930));
 }
 
 #[test]
 fn the_demo_is_the_same_bytes_everywhere() {
-    let dataset = load("demo", &LoadOptions::default(), &mut Silent).unwrap();
-    assert_eq!(dataset.fingerprint, "f7bf78f31e5a8e9ec57bb3c49615b6d755ee4626a579d64258d21c1672e7d77e");
+    let inspection = inspect("demo", None, &mut Silent).unwrap();
+    assert_eq!(inspection.fingerprint, "b6f23016071f96b2df2a5680961019f685d524969f99cda75043ad04fb83243c");
     let saved = tempfile::tempdir().unwrap();
     demo_tokenizer().save(saved.path()).unwrap();
     let vocabulary = std::fs::read(saved.path().join("vocab.txt")).unwrap();

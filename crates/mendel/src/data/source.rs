@@ -1,0 +1,108 @@
+//! From the name of a dataset to its files.
+
+use std::path::{Path, PathBuf};
+
+use super::DataError;
+use super::format::Format;
+use crate::progress::{Event, Observer};
+
+/// Parts of a file's name that mark it as the evaluation's.
+const EVALUATION_NAMES: [&str; 5] = ["dev", "validation", "valid", "val", "eval"];
+/// The part that marks it as neither's: a test split is for the very end, and MS MARCO's has no labels.
+const TEST_NAME: &str = "test";
+
+/// A file with rows in it.
+#[derive(Clone, Debug)]
+pub(super) struct DataFile {
+    pub path: PathBuf,
+    pub format: Format,
+}
+
+/// The files of a dataset.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Source {
+    /// To train on.
+    pub training: Vec<DataFile>,
+    /// Held out by the dataset itself; often none.
+    pub evaluation: Vec<DataFile>,
+}
+
+impl Source {
+    /// A file, or a folder's files in the order of their names (not the folders in it). In a folder the names say
+    /// what is held out, unless there is nothing else.
+    ///
+    /// # Errors
+    /// Where there is nothing of that name, or a file cannot be read or recognised.
+    pub(super) fn find(name: &str, observer: &mut dyn Observer) -> Result<Source, DataError> {
+        let path = Path::new(name);
+        if path.is_dir() {
+            return of_folder(path, observer);
+        }
+        if !path.exists() {
+            return Err(DataError::NotFound { name: name.to_string() });
+        }
+        let file = Format::of(path)?.map(|format| DataFile { path: path.to_path_buf(), format });
+        Ok(Source { training: file.into_iter().collect(), evaluation: Vec::new() })
+    }
+
+    /// What is evaluated where the whole dataset is named as held out.
+    pub(super) fn held_out(self) -> Vec<DataFile> {
+        if self.evaluation.is_empty() { self.training } else { self.evaluation }
+    }
+}
+
+fn of_folder(folder: &Path, observer: &mut dyn Observer) -> Result<Source, DataError> {
+    let mut source = Source::default();
+    let mut tests = Vec::new();
+    let mut left_out = Vec::new();
+    for path in visible_files(folder)? {
+        match Format::of(&path) {
+            Ok(Some(format)) => {
+                let place = if is_named(&path, &[TEST_NAME]) {
+                    &mut tests
+                } else if is_named(&path, &EVALUATION_NAMES) {
+                    &mut source.evaluation
+                } else {
+                    &mut source.training
+                };
+                place.push(DataFile { path, format });
+            }
+            Ok(None) => left_out.push(format!("{} is empty", path.display())),
+            Err(DataError::UnknownFormat { path, why }) => left_out.push(format!("{}: {why}", path.display())),
+            Err(error) => return Err(error),
+        }
+    }
+    if source.training.is_empty() {
+        source.training =
+            std::mem::take(if source.evaluation.is_empty() { &mut tests } else { &mut source.evaluation });
+    }
+    left_out.extend(tests.iter().map(|file| format!("{} is a test split by its name", file.path.display())));
+    if source.training.is_empty() {
+        return Err(DataError::EmptyFolder { folder: folder.to_path_buf(), left_out });
+    }
+    if !left_out.is_empty() {
+        observer.observe(Event::Warning(format!("not all of {} is read: {}", folder.display(), left_out.join("; "))));
+    }
+    Ok(source)
+}
+
+fn visible_files(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
+    let read_error = |source| DataError::Read { path: folder.to_path_buf(), source };
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(read_error)? {
+        let path = entry.map_err(read_error)?.path();
+        if path.is_file() && !file_name(&path).starts_with('.') {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn is_named(path: &Path, names: &[&str]) -> bool {
+    file_name(path).to_lowercase().split(['.', '-', '_']).any(|part| names.contains(&part))
+}
+
+pub(super) fn file_name(path: &Path) -> String {
+    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
