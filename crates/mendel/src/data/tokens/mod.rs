@@ -113,8 +113,10 @@ fn range(pairs: &[u64], pair: usize) -> (usize, usize) {
 fn fit(columns: &Columns<Column<u32>, Column<u64>>) -> bool {
     let Columns { tokens, texts, negative_tokens, negatives, pairs } = columns;
     let ends = |column: &[u64], from: usize, last: usize| {
-        let ends = column.iter().skip(from).step_by(2);
-        column.len().is_multiple_of(2) && ends.clone().is_sorted() && ends.last().map_or(0, |&end| end) == last as u64
+        let mut ends = column.iter().skip(from).step_by(2);
+        column.len().is_multiple_of(2)
+            && ends.clone().is_sorted()
+            && ends.next_back().map_or(0, |&end| end) == last as u64
     };
     texts.len() == 2 * pairs.len()
         && ends(texts, 0, tokens.len())
