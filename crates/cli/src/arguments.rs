@@ -120,6 +120,21 @@ pub struct EvalArguments {
     model: ModelFolder,
     #[command(flatten)]
     layers: Layers,
+    /// What is evaluated: retrieval within pairs, sentence similarity, or retrieval on a collection in BEIR's layout
+    #[arg(long, value_enum, value_name = "TASK", default_value_t = Task::Pairs)]
+    pub task: Task,
+    /// With --task beir: the split whose judgements count
+    #[arg(long, value_name = "NAME", default_value = "test")]
+    pub split: String,
+    /// With --task beir: the grade from which a passage is relevant in every measure but nDCG
+    #[arg(long, value_name = "GRADE", default_value_t = 1, value_parser = clap::value_parser!(i32).range(1..))]
+    pub relevance_level: i32,
+    /// With --task beir: leave out the BM25 baseline
+    #[arg(long)]
+    pub no_bm25: bool,
+    /// Write what was retrieved as a TREC run
+    #[arg(long, value_name = "FILE")]
+    pub run_file: Option<PathBuf>,
     /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
@@ -129,6 +144,17 @@ pub struct EvalArguments {
     pub results_dir: Option<PathBuf>,
     #[command(flatten)]
     flags: EvalFlags,
+}
+
+/// What a model is evaluated on.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// Queries against all passages of a dataset of pairs
+    Pairs,
+    /// Sentence pairs with a similarity, as TSV or CSV
+    Sts,
+    /// A folder with corpus.jsonl, queries.jsonl and qrels/
+    Beir,
 }
 
 /// A saved model, in whichever of two places it is named.
@@ -213,10 +239,7 @@ impl EmbedArguments {
 
 /// The settings for a saved model: what its folder says of how texts are encoded lies under preset, file and flags.
 fn of_saved_model(folder: &str, layers: &Layers, flags: &impl Serialize) -> anyhow::Result<Settings> {
-    let mut base = match Encoding::of_folder(Path::new(folder))? {
-        Some(encoding) => Table::try_from(encoding)?,
-        None => Table::new(),
-    };
+    let mut base = Table::try_from(Encoding::of_folder(Path::new(folder))?)?;
     // A dataset that is named to be evaluated is meant whole.
     base.insert("eval-queries".into(), 0.into());
     let mut settings = layers.resolve(base, flags)?;
@@ -255,8 +278,38 @@ fn embeddings_file(path: &str) -> Result<EmbeddingsFile, &'static str> {
 pub enum DataCommand {
     /// Read a dataset and show counts, lengths and refused rows
     Inspect(InspectArguments),
+    /// Find hard negatives for a dataset's pairs by BM25
+    Mine(MineArguments),
     /// Write the built-in dataset
     Demo(DemoArguments),
+}
+
+/// What `data mine` takes.
+#[derive(Args, Debug)]
+pub struct MineArguments {
+    /// `msmarco-v2.1`, `demo`, or a file or folder
+    pub dataset: String,
+    /// Where the pairs with their negatives go, as JSONL
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// Where negatives come from: a folder in BEIR's layout, a corpus.jsonl, or a dataset; without it the pairs' own passages
+    #[arg(long, value_name = "PATH")]
+    pub corpus: Option<PathBuf>,
+    /// Negatives for each pair
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
+    pub negatives: u32,
+    /// Look at so many of the best passages
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    pub depth: u32,
+    /// Pass over so many of the best: they may answer the query though nobody said so
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub skip: u32,
+    /// The share of malformed rows above which nothing is started
+    #[arg(long, value_name = "SHARE", default_value_t = 0.01)]
+    pub max_bad_rows: f64,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// What `data inspect` takes.

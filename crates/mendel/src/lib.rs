@@ -47,6 +47,7 @@ pub mod arm;
 pub mod attention;
 pub mod bench;
 pub mod bert;
+pub mod bm25;
 pub mod compare;
 pub mod data;
 pub mod dual_encoder;

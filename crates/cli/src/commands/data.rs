@@ -1,18 +1,21 @@
 //! `mendel data`.
 
 use mendel::data::demo::write_demo;
-use mendel::data::{Inspection, inspect};
+use mendel::data::mine::{Mined, Mining, mine};
+use mendel::data::{Inspection, LoadOptions, inspect};
 use mendel::progress::Observer;
+use mendel::report::table::Table;
 use mendel::train::open_model;
 
 use super::Outcome;
-use crate::arguments::{DataCommand, InspectArguments};
+use crate::arguments::{DataCommand, InspectArguments, MineArguments};
 use crate::display::print_result;
 
 /// Does what was asked with a dataset.
 pub fn run(command: &DataCommand, observer: &mut dyn Observer) -> anyhow::Result<Outcome> {
     match command {
         DataCommand::Inspect(arguments) => show(arguments, observer)?,
+        DataCommand::Mine(arguments) => mine_negatives(arguments, observer)?,
         DataCommand::Demo(arguments) => write_demo(&arguments.folder)?,
     }
     Ok(Outcome::Done)
@@ -27,4 +30,27 @@ fn show(arguments: &InspectArguments, observer: &mut dyn Observer) -> anyhow::Re
     let inspection: Inspection = inspect(&arguments.path.to_string_lossy(), tokenizer.as_ref(), observer)?;
     let text = if arguments.json { serde_json::to_string_pretty(&inspection)? + "\n" } else { inspection.to_string() };
     Ok(print_result(&text)?)
+}
+
+/// Writes a dataset's pairs with the negatives that BM25 finds.
+fn mine_negatives(arguments: &MineArguments, observer: &mut dyn Observer) -> anyhow::Result<()> {
+    let mining = Mining {
+        dataset: &arguments.dataset,
+        corpus: arguments.corpus.as_deref(),
+        negatives: arguments.negatives as usize,
+        depth: arguments.depth as usize,
+        skip: arguments.skip as usize,
+        options: LoadOptions { max_bad_rows: arguments.max_bad_rows },
+    };
+    let mined = mine(&mining, &arguments.output, observer)?;
+    let text = if arguments.json { serde_json::to_string_pretty(&mined)? + "\n" } else { table(mined).to_string() };
+    Ok(print_result(&text)?)
+}
+
+fn table(mined: Mined) -> Table {
+    let mut table = Table::new(["pairs", &mined.pairs.to_string()]);
+    table.row(["passages searched", &mined.passages.to_string()]);
+    table.row(["negatives", &mined.negatives.to_string()]);
+    table.row(["pairs with fewer than wanted", &mined.short_of_negatives.to_string()]);
+    table
 }

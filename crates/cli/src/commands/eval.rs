@@ -1,45 +1,137 @@
 //! `mendel eval`.
 
+use std::path::Path;
+
 use mendel::data::TokenCache;
-use mendel::evaluate::{Evaluation, Evaluator};
+use mendel::data::beir::Collection;
+use mendel::data::sts::sentence_pairs;
+use mendel::evaluate::collection::{Figures, Retrieved, by_bm25, by_model};
+use mendel::evaluate::sts::{Similarity, similarity};
+use mendel::evaluate::{Evaluation, Evaluator, write_run};
 use mendel::files::write_atomically;
 use mendel::report::table::{Table, measure};
 use mendel::saved_model::SavedModel;
 use mendel::train::data_request;
-use serde_json::json;
+use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::{Outcome, Run};
-use crate::arguments::EvalArguments;
+use crate::arguments::{EvalArguments, Task};
 use crate::display::print_result;
+use crate::failure::WrongUsage;
 
-/// Evaluates the saved model that `settings.model` names on all pairs of `settings.dataset`.
+/// What goes into a run file as the name of the model's run.
+const RUN_TAG: &str = "mendel";
+
+/// Evaluates the saved model that `settings.model` names on `settings.dataset`.
 pub fn run(arguments: &EvalArguments, run: &mut Run<'_>) -> anyhow::Result<Outcome> {
+    if arguments.task == Task::Sts && arguments.run_file.is_some() {
+        return Err(WrongUsage::new("--run-file is for retrieval: --task sts retrieves nothing").into());
+    }
+    let model = SavedModel::load(run.settings)?;
+    let (result, table) = match arguments.task {
+        Task::Pairs => pairs(&model, arguments, run)?,
+        Task::Sts => sts(&model, run)?,
+        Task::Beir => beir(&model, arguments, run)?,
+    };
+    let named = json!({"model": run.settings.model, "dataset": run.settings.dataset});
+    let text = serde_json::to_string_pretty(&Named { named, result })? + "\n";
+    if let Some(folder) = &arguments.results_dir {
+        write_atomically(&folder.join("evaluation.json"), text.as_bytes())?;
+    }
+    print_result(&if arguments.json { text } else { table.to_string() })?;
+    Ok(Outcome::Done)
+}
+
+/// A result and what it is of.
+#[derive(Serialize)]
+struct Named {
+    #[serde(flatten)]
+    named: Value,
+    #[serde(flatten)]
+    result: Value,
+}
+
+/// All pairs of a dataset: its queries against its passages.
+fn pairs(model: &SavedModel, arguments: &EvalArguments, run: &mut Run<'_>) -> anyhow::Result<(Value, Table)> {
     let settings = run.settings;
-    let model = SavedModel::load(settings)?;
-    let cache = TokenCache { folder: settings.token_folder()?, encoder: model.texts };
+    let cache = TokenCache { folder: settings.token_folder()?, encoder: model.texts.clone() };
     let set = data_request(settings).evaluation_of(&settings.dataset, &cache, run.observer)?;
     let evaluator = Evaluator { set, batch_size: settings.batch_size };
     let evaluation = evaluator.evaluate(&model.encoder, run.observer)?;
+    if let Some(path) = &arguments.run_file {
+        write_run(path, RUN_TAG, &evaluator.set.query_ids, &evaluation.rankings)?;
+    }
     let result = json!({
-        "model": settings.model,
-        "dataset": settings.dataset,
         "eval": evaluation.measured,
         "embedding_quality": evaluation.quality,
         "eval_time": evaluation.seconds,
     });
-    let text = serde_json::to_string_pretty(&result)? + "\n";
-    if let Some(folder) = &arguments.results_dir {
-        write_atomically(&folder.join("evaluation.json"), text.as_bytes())?;
-    }
-    print_result(&if arguments.json { text } else { table(&evaluation).to_string() })?;
-    Ok(Outcome::Done)
+    Ok((result, table_of_pairs(&evaluation)))
 }
 
-fn table(evaluation: &Evaluation) -> Table {
+fn table_of_pairs(evaluation: &Evaluation) -> Table {
     let mut table = Table::new(["", "corpus", "in batch"]);
     let measured = &evaluation.measured;
     for ((name, value), within) in measured.retrieval.iter().zip(measured.in_batch.values()) {
         table.row([name.to_owned(), measure(value), measure(within)]);
+    }
+    table
+}
+
+/// Sentence pairs with a similarity.
+fn sts(model: &SavedModel, run: &mut Run<'_>) -> anyhow::Result<(Value, Table)> {
+    let pairs = sentence_pairs(Path::new(&run.settings.dataset))?;
+    let similarity = similarity(model, &pairs, run.observer)?;
+    let Similarity { spearman, pearson, pairs } = similarity;
+    let mut table = Table::new(["pairs", &pairs.to_string()]);
+    table.row(["Spearman".to_owned(), measure(spearman)]);
+    table.row(["Pearson".to_owned(), measure(pearson)]);
+    Ok((json!({"task": "sts", "sts": similarity}), table))
+}
+
+/// A collection in BEIR's layout, with BM25 beside the model.
+fn beir(model: &SavedModel, arguments: &EvalArguments, run: &mut Run<'_>) -> anyhow::Result<(Value, Table)> {
+    let folder = Path::new(&run.settings.dataset);
+    let collection = Collection::open(folder, &arguments.split, run.observer)?;
+    let level = arguments.relevance_level;
+    let bm25 = if arguments.no_bm25 { None } else { Some(by_bm25(&collection, level, run.observer)?) };
+    let own = by_model(model, &collection, level, run.observer)?;
+    if let Some(path) = &arguments.run_file {
+        let ids: Vec<String> = collection.queries.iter().map(|query| query.id.clone()).collect();
+        write_run(path, RUN_TAG, &ids, &own.rankings)?;
+    }
+    let systems: Vec<(&str, Figures)> = bm25
+        .iter()
+        .map(|bm25| ("BM25", bm25))
+        .chain([("model", &own)])
+        .map(|(name, found)| (name, Retrieved::figures(found)))
+        .collect();
+    let result = json!({
+        "task": "beir",
+        "split": arguments.split,
+        "relevance_level": level,
+        "queries": collection.queries.len(),
+        "documents": collection.documents,
+        "systems": systems.iter().map(|(name, figures)| (name.to_lowercase(), json!(figures))).collect::<serde_json::Map<_, _>>(),
+    });
+    Ok((result, table_of_systems(&systems)))
+}
+
+fn table_of_systems(systems: &[(&str, Figures)]) -> Table {
+    let mut table = Table::new(["", "MRR@10", "nDCG@10", "MAP@100", "R@1", "R@10", "R@100", "R@1000", "seconds"]);
+    for (name, Figures { mean, seconds }) in systems {
+        let measures = [
+            mean.mrr_at_10,
+            mean.ndcg_at_10,
+            mean.map_at_100,
+            mean.recall_at_1,
+            mean.recall_at_10,
+            mean.recall_at_100,
+            mean.recall_at_1000,
+        ];
+        let numbers = measures.map(measure).into_iter().chain([format!("{seconds:.1}")]);
+        table.row(std::iter::once((*name).to_owned()).chain(numbers));
     }
     table
 }

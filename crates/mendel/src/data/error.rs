@@ -88,6 +88,38 @@ pub enum DataError {
         /// Rows with hidden labels.
         rows: u64,
     },
+    /// A row that is not what it should be.
+    #[error("{at}: {why}")]
+    Row {
+        /// Where.
+        at: Location,
+        /// What is wrong.
+        why: String,
+    },
+    /// A folder that is no collection in BEIR's layout.
+    #[error("{folder} is not in BEIR's layout: it has no {missing}")]
+    NotBeir {
+        /// The folder.
+        folder: PathBuf,
+        /// What is not there.
+        missing: String,
+    },
+    /// A split that a collection does not have.
+    #[error("{folder} has no {split}.tsv: {}", if splits.is_empty() { "it has no judgements at all".to_owned() } else { format!("the splits there are {}", splits.join(", ")) })]
+    NoSplit {
+        /// The folder of judgements.
+        folder: PathBuf,
+        /// What was asked for.
+        split: String,
+        /// What there is.
+        splits: Vec<String>,
+    },
+    /// A file without a judgement.
+    #[error("{path} has no judgement in it")]
+    NoJudgements {
+        /// The file.
+        path: PathBuf,
+    },
     /// A folder without any file of a known format.
     #[error("{folder} has no training data in it: {}", listed(.left_out))]
     EmptyFolder {

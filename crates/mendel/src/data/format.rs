@@ -6,8 +6,9 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_json::error::Category;
 
+use super::beir::BeirSplit;
 use super::lines::Lines;
-use super::{DataError, Pair, RefusedReason, columns, msmarco, pairs, parquet};
+use super::{DataError, Pair, RefusedReason, beir, columns, msmarco, pairs, parquet};
 
 /// So many rows are tried: a file may begin with a broken one.
 const ROWS_TO_TRY: usize = 100;
@@ -24,6 +25,8 @@ pub(super) enum Format {
     Columns,
     /// Parquet.
     Parquet(RowKind),
+    /// A split of a collection in BEIR's layout; the path is its folder.
+    Beir(BeirSplit),
 }
 
 /// How a row is written on a line.
@@ -105,6 +108,7 @@ impl Format {
             Format::Lines(format) => read_lines(path, format, each),
             Format::Columns => columns::read(path, each),
             Format::Parquet(kind) => parquet::read(path, kind, each),
+            Format::Beir(split) => beir::read_pairs(path, split, each),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Training and evaluation data: reading it, splitting it, and the order it is trained in.
 
+pub mod beir;
 mod columns;
 pub mod demo;
 mod error;
@@ -8,6 +9,7 @@ mod format;
 mod inspect;
 mod lines;
 mod load;
+pub mod mine;
 mod msmarco;
 mod pairs;
 mod parquet;
@@ -15,6 +17,7 @@ mod report;
 mod sampler;
 mod source;
 mod split;
+pub mod sts;
 mod tokens;
 
 pub use self::error::DataError;

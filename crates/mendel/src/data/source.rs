@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::DataError;
+use super::beir::BeirSplit;
 use super::format::Format;
+use super::{DataError, beir};
 use crate::progress::{Event, Observer};
 
 /// Parts of a file's name that mark it as the evaluation's.
@@ -11,11 +12,21 @@ const EVALUATION_NAMES: [&str; 5] = ["dev", "validation", "valid", "val", "eval"
 /// The part that marks it as neither's: a test split is for the very end, and MS MARCO's has no labels.
 const TEST_NAME: &str = "test";
 
-/// A file with rows in it.
+/// A file with rows in it, or a collection's folder.
 #[derive(Clone, Debug)]
 pub(super) struct DataFile {
     pub path: PathBuf,
     pub format: Format,
+}
+
+impl DataFile {
+    /// The files whose content decides what its rows are.
+    pub(super) fn parts(&self) -> Vec<PathBuf> {
+        match self.format {
+            Format::Beir(split) => beir::files(&self.path, split),
+            _ => vec![self.path.clone()],
+        }
+    }
 }
 
 /// The files of a dataset.
@@ -35,6 +46,9 @@ impl Source {
     /// Where there is nothing of that name, or a file cannot be read or recognised.
     pub(super) fn find(name: &str, observer: &mut dyn Observer) -> Result<Source, DataError> {
         let path = Path::new(name);
+        if let Some(splits) = beir::splits(path) {
+            return Ok(of_collection(path, &splits));
+        }
         if path.is_dir() {
             return of_folder(path, observer);
         }
@@ -49,6 +63,19 @@ impl Source {
     pub(super) fn held_out(self) -> Vec<DataFile> {
         if self.evaluation.is_empty() { self.training } else { self.evaluation }
     }
+}
+
+/// A collection is trained on its `train` split and evaluated on `dev`; where there is only one of its splits, on that.
+fn of_collection(folder: &Path, splits: &[BeirSplit]) -> Source {
+    let of = |split: BeirSplit| {
+        let file = DataFile { path: folder.to_path_buf(), format: Format::Beir(split) };
+        splits.contains(&split).then_some(file)
+    };
+    let (mut training, mut evaluation) = (of(BeirSplit::Train), of(BeirSplit::Dev));
+    if training.is_none() {
+        training = evaluation.take().or_else(|| of(BeirSplit::Test));
+    }
+    Source { training: training.into_iter().collect(), evaluation: evaluation.into_iter().collect() }
 }
 
 fn of_folder(folder: &Path, observer: &mut dyn Observer) -> Result<Source, DataError> {

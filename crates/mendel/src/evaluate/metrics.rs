@@ -71,20 +71,23 @@ impl Measures {
     /// judged; what is beyond [`Measures::DEPTH`] is not looked at. `judged` holds the grades of all documents judged
     /// for the query, retrieved or not, in any order. A query without any relevant document measures 0 throughout and
     /// counts in the mean, as in trec_eval.
-    pub fn of(ranked: &[Grade], judged: &[Grade]) -> Measures {
-        let relevant_in_all = judged.iter().filter(|&&grade| grade > 0).count();
-        if relevant_in_all == 0 {
-            return Measures::default();
-        }
-        let found = |depth: usize| ranked.iter().take(depth).filter(|&&grade| grade > 0).count() as f64;
-        let recall = |depth| found(depth) / relevant_in_all as f64;
-        let first = ranked.iter().take(10).position(|&grade| grade > 0);
+    ///
+    /// For all measures but nDCG a document is relevant from grade `level` on, at least 1 (trec_eval's `-l`).
+    pub fn of(ranked: &[Grade], judged: &[Grade], level: Grade) -> Measures {
+        let level = level.max(1);
+        let relevant_in_all = judged.iter().filter(|&&grade| grade >= level).count();
+        let found = |depth: usize| ranked.iter().take(depth).filter(|&&grade| grade >= level).count() as f64;
+        // Of none, none is found: 0.
+        let of_all = |found: f64| found / relevant_in_all.max(1) as f64;
+        let recall = |depth| of_all(found(depth));
+        let first = ranked.iter().take(10).position(|&grade| grade >= level);
         let mut best = judged.to_vec();
         best.sort_unstable_by(|a, b| b.cmp(a));
+        let ideal = discounted_gain(&best, 10);
         Measures {
             mrr_at_10: first.map_or(0.0, |place| 1.0 / (place + 1) as f64),
-            ndcg_at_10: discounted_gain(ranked, 10) / discounted_gain(&best, 10),
-            map_at_100: precision_sum(ranked, 100) / relevant_in_all as f64,
+            ndcg_at_10: if ideal > 0.0 { discounted_gain(ranked, 10) / ideal } else { 0.0 },
+            map_at_100: of_all(precision_sum(ranked, 100, level)),
             recall_at_1: recall(1),
             recall_at_5: recall(5),
             recall_at_10: recall(10),
@@ -131,8 +134,8 @@ fn discounted_gain(ranked: &[Grade], depth: usize) -> f64 {
 }
 
 /// The sum of the precisions at the places of the relevant documents among the first `depth`.
-fn precision_sum(ranked: &[Grade], depth: usize) -> f64 {
-    let relevant = ranked.iter().take(depth).enumerate().filter(|(_, grade)| **grade > 0);
+fn precision_sum(ranked: &[Grade], depth: usize, level: Grade) -> f64 {
+    let relevant = ranked.iter().take(depth).enumerate().filter(|(_, grade)| **grade >= level);
     relevant.enumerate().map(|(before, (place, _))| (before + 1) as f64 / (place + 1) as f64).sum()
 }
 
@@ -208,7 +211,7 @@ pub fn in_batch(batch: Batch<'_>) -> Result<Vec<Measures>, BatchError> {
         let place = (0..passages).filter(before).count();
         let mut ranked = vec![0; place.min(Measures::DEPTH)];
         ranked.push(1);
-        Measures::of(&ranked, &[1])
+        Measures::of(&ranked, &[1], 1)
     };
     Ok(targets.iter().enumerate().map(of_query).collect())
 }
@@ -231,6 +234,7 @@ mod tests {
         qrels: HashMap<String, Grade>,
         run: Vec<(String, f32)>,
         measures: HashMap<String, f64>,
+        measures_level_2: HashMap<String, f64>,
     }
 
     #[test]
@@ -238,22 +242,27 @@ mod tests {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/trec_metrics.json");
         let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{path}: {error}"));
         let fixture: Fixture = serde_json::from_str(&text).unwrap();
-        assert!(fixture.queries.len() > 10);
+        assert!(fixture.queries.len() > 150);
         for (index, query) in fixture.queries.into_iter().enumerate() {
             let mut run = query.run;
             rank(&mut run);
             let ranked: Vec<Grade> = run.iter().map(|(id, _)| query.qrels.get(id).copied().unwrap_or(0)).collect();
             let judged: Vec<Grade> = query.qrels.values().copied().collect();
-            for (name, value) in Measures::of(&ranked, &judged).iter() {
-                let expected = query.measures[name];
-                assert!((value - expected).abs() < 1e-6, "query {index}, {name}: {value}, trec_eval {expected}");
+            for (level, expected) in [(1, query.measures), (2, query.measures_level_2)] {
+                for (name, value) in Measures::of(&ranked, &judged, level).iter() {
+                    let peer = expected[name];
+                    assert!(
+                        (value - peer).abs() < 1e-6,
+                        "query {index}, {name}, -l {level}: {value}, trec_eval {peer}"
+                    );
+                }
             }
         }
     }
 
     #[test]
     fn names_and_serialised_keys_are_one_list() {
-        let measures = Measures::of(&[0, 1], &[1, 1]);
+        let measures = Measures::of(&[0, 1], &[1, 1], 1);
         let json = serde_json::to_value(measures).unwrap();
         let keys: Vec<&String> = json.as_object().unwrap().keys().collect();
         assert_eq!(keys, Measures::NAMES);
@@ -280,8 +289,8 @@ mod tests {
 
     #[test]
     fn the_mean_counts_queries_without_a_relevant_document() {
-        let found = Measures::of(&[1], &[1]);
-        let hopeless = Measures::of(&[0, 0], &[0, -1]);
+        let found = Measures::of(&[1], &[1], 1);
+        let hopeless = Measures::of(&[0, 0], &[0, -1], 1);
         assert_eq!(Measures::mean(&[found, hopeless]).unwrap().mrr_at_10, 0.5);
         assert_eq!(Measures::mean(&[]), None);
     }
@@ -323,7 +332,7 @@ mod tests {
             missed in prop::collection::vec(-1..4, 0..20),
         ) {
             let judged: Vec<Grade> = ranked.iter().chain(&missed).copied().collect();
-            let measures = Measures::of(&ranked, &judged);
+            let measures = Measures::of(&ranked, &judged, 1);
             for (name, value) in measures.iter() {
                 prop_assert!((0.0..=1.0 + 1e-12).contains(&value), "{} is {}", name, value);
             }
@@ -342,7 +351,7 @@ mod tests {
             rank(&mut run);
             let ranked: Vec<Grade> = run.iter().map(|&(column, _)| Grade::from(column == target)).collect();
             let batch = Batch { similarities: &similarities, targets: &[target], excluded: &[] };
-            prop_assert_eq!(in_batch(batch).unwrap(), vec![Measures::of(&ranked, &[1])]);
+            prop_assert_eq!(in_batch(batch).unwrap(), vec![Measures::of(&ranked, &[1], 1)]);
         }
     }
 }

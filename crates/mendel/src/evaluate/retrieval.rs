@@ -3,19 +3,16 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use mendel_engine::{Device, Tape, Tensor};
-use rayon::prelude::*;
+use mendel_engine::Device;
 use serde::Serialize;
 
 use super::embedding_quality;
 use super::embedding_quality::{EmbeddingQuality, QualityError, Sampling};
-use super::metrics::{Batch, BatchError, Grade, Measures, by_rank, in_batch};
+use super::metrics::{Batch, BatchError, Grade, Measures, in_batch};
+use super::search::{Rankings, Search};
 use crate::data::EvaluationSet;
 use crate::dual_encoder::{DualEncoder, Embeddings};
 use crate::progress::{Event, Observer};
-
-/// Similarities that are held at once.
-const SCORES_AT_ONCE: usize = 1 << 24;
 
 /// Queries and passages ready to be encoded, and which belong together.
 #[derive(Clone, Debug)]
@@ -43,6 +40,8 @@ pub struct Evaluation {
     pub measured: Measured,
     /// Each query's measures, in the queries' order.
     pub per_query: Vec<Measures>,
+    /// The best passages for each query.
+    pub rankings: Rankings,
     /// What the embedding space looks like.
     pub quality: EmbeddingQuality,
     /// Time taken.
@@ -93,7 +92,8 @@ impl Evaluator {
         let passages = encoder.embed(&self.set.passages, |done| {
             observer.observe(Event::StageAdvanced { done: (before + done) as u64 })
         })?;
-        let per_query = self.search(encoder.bert.device(), &queries, &passages)?;
+        let rankings = self.search(encoder.bert.device(), &queries, &passages)?;
+        let per_query = self.measure(&rankings);
         let in_batch = self.within_batches(&queries, &passages)?;
         let quality = self.quality(&queries, &passages)?;
         observer.observe(Event::StageFinished);
@@ -101,6 +101,7 @@ impl Evaluator {
         Ok(Evaluation {
             measured: Measured { retrieval: mean(&per_query)?, in_batch: mean(&in_batch)? },
             per_query,
+            rankings,
             quality,
             seconds: started.elapsed().as_secs_f64(),
             queries,
@@ -108,42 +109,26 @@ impl Evaluator {
         })
     }
 
-    /// Each query's measures against every passage, in blocks of queries.
+    /// The best passages for each query among all.
     fn search(
         &self,
         device: &Device,
         queries: &Embeddings,
         passages: &Embeddings,
-    ) -> Result<Vec<Measures>, EvaluationError> {
-        let (width, count) = (queries.width, self.set.passages.len());
-        let tape = Tape::inference();
-        let corpus = tape.constant(Tensor::from_slice(device, &[count, width], &passages.vectors)?);
-        let block = (SCORES_AT_ONCE / count.max(1)).max(1);
-        let mut measures = Vec::with_capacity(self.set.queries.len());
-        for (index, vectors) in queries.vectors.chunks(block * width).enumerate() {
-            let rows = vectors.len() / width;
-            let block_queries = tape.constant(Tensor::from_slice(device, &[rows, width], vectors)?);
-            let scores = block_queries.matmul_transposed(&corpus)?;
-            let scores = scores.value().data().par_chunks(count).enumerate();
-            measures.par_extend(scores.map(|(row, scores)| self.measure(index * block + row, scores)));
-        }
-        Ok(measures)
+    ) -> Result<Rankings, EvaluationError> {
+        let mut search = Search::new(device, queries, Measures::DEPTH)?;
+        search.add(&self.set.passage_ids, passages)?;
+        Ok(search.finish())
     }
 
-    /// A query's measures from its similarity to every passage.
-    fn measure(&self, query: usize, scores: &[f32]) -> Measures {
-        let ids = &self.set.passage_ids;
-        let order = |&a: &usize, &b: &usize| by_rank((&ids[a], scores[a]), (&ids[b], scores[b]));
-        let mut ranking: Vec<usize> = (0..scores.len()).collect();
-        if ranking.len() > Measures::DEPTH {
-            ranking.select_nth_unstable_by(Measures::DEPTH - 1, order);
-            ranking.truncate(Measures::DEPTH);
-        }
-        ranking.sort_unstable_by(order);
-        let relevant = &self.set.relevant[query];
-        let ranked: Vec<Grade> =
-            ranking.iter().map(|passage| Grade::from(relevant.binary_search(passage).is_ok())).collect();
-        Measures::of(&ranked, &vec![1; relevant.len()])
+    /// Each query's measures.
+    fn measure(&self, rankings: &Rankings) -> Vec<Measures> {
+        let of_query = |(ranking, relevant): (&Vec<(u32, f32)>, &Vec<usize>)| {
+            let is_relevant = |(passage, _): &(u32, f32)| relevant.binary_search(&(*passage as usize)).is_ok();
+            let ranked: Vec<Grade> = ranking.iter().map(|passage| Grade::from(is_relevant(passage))).collect();
+            Measures::of(&ranked, &vec![1; relevant.len()], 1)
+        };
+        rankings.of_query.iter().zip(&self.set.relevant).map(of_query).collect()
     }
 
     /// The published ablation's measures: each query against the first positives of its batch. The last batch takes
@@ -222,10 +207,10 @@ mod tests {
     }
 
     #[test]
-    fn searching_in_blocks_gives_the_measures_of_sorting_everything() {
+    fn the_measures_are_those_of_sorting_everything() {
         let evaluator = evaluator(10, 1500);
         let (queries, passages) = (embeddings(10, 1), embeddings(1500, 2));
-        let found = evaluator.search(&Device::cpu(), &queries, &passages).unwrap();
+        let found = evaluator.measure(&evaluator.search(&Device::cpu(), &queries, &passages).unwrap());
         for (query, found) in found.iter().enumerate() {
             let own = &queries.vectors[query * 3..query * 3 + 3];
             let scores = passages.vectors.chunks(3).map(|passage| dot(own, passage));
@@ -233,7 +218,7 @@ mod tests {
             rank(&mut run);
             let relevant = |id: &str| evaluator.set.relevant[query].iter().any(|p| evaluator.set.passage_ids[*p] == id);
             let ranked: Vec<Grade> = run[..Measures::DEPTH].iter().map(|(id, _)| Grade::from(relevant(id))).collect();
-            assert_eq!(*found, Measures::of(&ranked, &[1, 1]), "query {query}");
+            assert_eq!(*found, Measures::of(&ranked, &[1, 1], 1), "query {query}");
         }
     }
 

@@ -219,10 +219,12 @@ fn key(files: &[DataFile], encoder: &TextEncoder, observer: &mut dyn Observer) -
     fingerprint.add(VERSION);
     fingerprint.add_bytes(&1_u64.to_ne_bytes());
     fingerprint.add_bytes(encoder.fingerprint().as_bytes());
-    for DataFile { path, format } in files {
-        fingerprint.add_bytes(format!("{format:?}").as_bytes());
-        let read_error = |source| DataError::Read { path: path.clone(), source };
-        fingerprint.add_bytes(&digest(path, observer).map_err(read_error)?);
+    for file in files {
+        fingerprint.add_bytes(format!("{:?}", file.format).as_bytes());
+        for path in file.parts() {
+            let digest = digest(&path, observer).map_err(|source| DataError::Read { path, source })?;
+            fingerprint.add_bytes(&digest);
+        }
     }
     let mut name = fingerprint.finish();
     name.truncate(32);
