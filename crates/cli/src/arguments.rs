@@ -4,8 +4,9 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use mendel::progress::Observer;
 use mendel::saved_model::Encoding;
-use mendel::train::Resume;
+use mendel::train::{Resume, model_folder};
 use mendel::{Arm, Settings};
 use serde::Serialize;
 use toml::Table;
@@ -184,9 +185,9 @@ struct EvalFlags {
 
 impl EvalArguments {
     /// The settings in force; `model` is the saved model's folder.
-    pub fn settings(&self) -> anyhow::Result<Settings> {
+    pub fn settings(&self, observer: &mut dyn Observer) -> anyhow::Result<Settings> {
         let folder = self.model.folder.as_ref().or(self.model.folder_flag.as_ref());
-        of_saved_model(folder.map_or("", String::as_str), &self.layers, &self.flags)
+        of_saved_model(folder.map_or("", String::as_str), &self.layers, &self.flags, observer)
     }
 }
 
@@ -232,18 +233,23 @@ struct EmbedFlags {
 
 impl EmbedArguments {
     /// The settings in force; `model` is the saved model's folder.
-    pub fn settings(&self) -> anyhow::Result<Settings> {
-        of_saved_model(&self.folder, &self.layers, &self.flags)
+    pub fn settings(&self, observer: &mut dyn Observer) -> anyhow::Result<Settings> {
+        of_saved_model(&self.folder, &self.layers, &self.flags, observer)
     }
 }
 
 /// The settings for a saved model: what its folder says of how texts are encoded lies under preset, file and flags.
-fn of_saved_model(folder: &str, layers: &Layers, flags: &impl Serialize) -> anyhow::Result<Settings> {
-    let mut base = Table::try_from(Encoding::of_folder(Path::new(folder))?)?;
+fn of_saved_model(
+    model: &str,
+    layers: &Layers,
+    flags: &impl Serialize,
+    observer: &mut dyn Observer,
+) -> anyhow::Result<Settings> {
+    let mut base = Table::try_from(Encoding::of_folder(&model_folder(model, observer)?)?)?;
     // A dataset that is named to be evaluated is meant whole.
     base.insert("eval-queries".into(), 0.into());
     let mut settings = layers.resolve(base, flags)?;
-    settings.model = folder.to_owned();
+    settings.model = model.to_owned();
     settings.validate_values()?;
     Ok(settings)
 }
@@ -276,12 +282,28 @@ fn embeddings_file(path: &str) -> Result<EmbeddingsFile, &'static str> {
 /// What can be done with a dataset.
 #[derive(Subcommand, Debug)]
 pub enum DataCommand {
+    /// Fetch datasets and models from the Hub into its cache
+    Fetch(FetchArguments),
     /// Read a dataset and show counts, lengths and refused rows
     Inspect(InspectArguments),
     /// Find hard negatives for a dataset's pairs by BM25
     Mine(MineArguments),
     /// Write the built-in dataset
     Demo(DemoArguments),
+}
+
+/// What `data fetch` takes.
+#[derive(Args, Debug)]
+pub struct FetchArguments {
+    /// Datasets: msmarco-v2.1 or msmarco-v1.1; without any, and without a model, msmarco-v2.1
+    #[arg(value_name = "DATASET")]
+    pub datasets: Vec<String>,
+    /// A model, by its name on the Hub
+    #[arg(long, value_name = "NAME")]
+    pub model: Option<String>,
+    /// Print the paths as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// What `data mine` takes.
@@ -489,9 +511,10 @@ mod tests {
 
     #[test]
     fn a_saved_model_is_named_in_one_place() {
-        for line in ["mendel eval saved", "mendel eval --model saved"] {
+        // A folder that is there: any other would be looked for on the Hub.
+        for line in ["mendel eval src", "mendel eval --model src"] {
             let Command::Eval(arguments) = read(line).unwrap().command else { panic!("not eval") };
-            assert_eq!(arguments.settings().unwrap().model, "saved");
+            assert_eq!(arguments.settings(&mut mendel::progress::Silent).unwrap().model, "src");
         }
         assert!(read("mendel eval").is_err());
         assert!(read("mendel eval saved --model saved").is_err());

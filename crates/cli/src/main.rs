@@ -43,10 +43,12 @@ fn perform(arguments: &Arguments) -> anyhow::Result<Outcome> {
         Command::Compare(arguments) => session.train(arguments, arguments.settings()?, commands::compare::run),
         Command::Train(arguments) => session.train(arguments, arguments.settings_of_one_arm()?, commands::train::run),
         Command::Eval(arguments) => {
-            session.run(false, &arguments.settings()?, |run| commands::eval::run(arguments, run))
+            let settings = arguments.settings(&mut session.display())?;
+            session.run(false, &settings, |run| commands::eval::run(arguments, run))
         }
         Command::Embed(arguments) => {
-            session.run(false, &arguments.settings()?, |run| commands::embed::run(arguments, run))
+            let settings = arguments.settings(&mut session.display())?;
+            session.run(false, &settings, |run| commands::embed::run(arguments, run))
         }
         Command::Bench(arguments) => {
             session.run(false, &arguments.settings()?, |run| commands::bench::run(arguments, run))

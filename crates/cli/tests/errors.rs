@@ -42,8 +42,8 @@ fn a_folder_that_is_not_a_model_is_told_with_what_it_lacks() {
 
 #[test]
 fn a_model_name_that_is_no_folder_is_told_with_what_to_do() {
-    train_fails(&Place::new(), 1, &["--model", "bert-base-uncased"], &["'bert-base-uncased'", "--preset demo"]);
-    fail(1, &["eval", "no-such-model", "--dataset", "demo"], &["'no-such-model'"]);
+    train_fails(&Place::new(), 1, &["--model", "./no/such"], &["'./no/such'", "OWNER/NAME", "--preset demo"]);
+    fail(1, &["eval", "./no/such", "--dataset", "demo"], &["'./no/such'"]);
 }
 
 #[test]
@@ -141,9 +141,10 @@ fn a_gzip_file_that_ends_too_soon_is_told() {
 }
 
 #[test]
-fn the_default_dataset_is_told_to_need_a_download() {
-    train_fails(&Place::new(), 1, &["--dataset", "msmarco-v2.1"], &["'msmarco-v2.1'", "--preset demo"]);
-    fail(1, &["compare", "--model", "demo-tiny"], &["'msmarco-v2.1'"]);
+fn the_default_dataset_is_told_to_need_the_hub() {
+    let parts = ["cannot reach", "microsoft/ms_marco", "--preset demo"];
+    train_fails(&Place::new(), 1, &["--dataset", "msmarco-v2.1"], &parts);
+    fail(1, &["compare", "--model", "demo-tiny"], &parts);
     fail(1, &["data", "inspect", "no-such-file.jsonl"], &["'no-such-file.jsonl'"]);
 }
 

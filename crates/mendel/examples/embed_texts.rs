@@ -12,6 +12,7 @@ use mendel::attention::Genetic;
 use mendel::bert::{BertConfig, BertModel};
 use mendel::data::demo::demo_tokenizer;
 use mendel::dual_encoder::DualEncoder;
+use mendel::progress::Silent;
 use mendel::saved_model::{Encoding, SavedModel};
 use mendel::settings::{Pooling, Settings};
 use mendel::texts::TextEncoder;
@@ -37,11 +38,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 /// A model folder, with the pooling, length and prefixes that it was trained with.
 fn trained(folder: String) -> Result<SavedModel, Box<dyn Error>> {
     let encoding = Encoding::of_folder(Path::new(&folder))?;
-    let mut settings = Settings { model: folder, ..default() };
-    if let Some(Encoding { pooling, max_seq_len, query_prefix, passage_prefix }) = encoding {
-        settings = Settings { pooling, max_seq_len, query_prefix, passage_prefix, ..settings };
-    }
-    Ok(SavedModel::load(&settings)?)
+    let settings = encoding.apply(Settings { model: folder, ..default() });
+    Ok(SavedModel::load(&settings, &mut Silent)?)
 }
 
 /// The built-in architecture with drawn weights and genetic attention.

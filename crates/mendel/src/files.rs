@@ -1,8 +1,13 @@
 //! Writing files so that a reader, or a run that was killed, never sees half of one.
 
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+/// Bytes.
+const HASHED_AT_ONCE: usize = 1 << 20;
 
 #[cfg(test)]
 pub(crate) mod stopping;
@@ -45,6 +50,24 @@ pub fn check_writable(folder: &Path) -> Result<(), FileError> {
     let existing = folder.ancestors().find(|path| path.exists()).filter(|path| !path.as_os_str().is_empty());
     let probe = existing.unwrap_or(Path::new(".")).join(format!(".mendel-{}", std::process::id()));
     fs::create_dir(&probe).and_then(|()| fs::remove_dir(&probe)).map_err(FileError::when("write to", folder))
+}
+
+/// SHA-256 of a file's content. `advance` is told now and then how many bytes are done.
+///
+/// # Errors
+/// When it cannot be read.
+pub(crate) fn sha256(path: &Path, mut advance: impl FnMut(u64)) -> io::Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    let (mut hash, mut block, mut done) = (Sha256::new(), vec![0; HASHED_AT_ONCE], 0);
+    loop {
+        let read = file.read(&mut block)?;
+        if read == 0 {
+            return Ok(hash.finalize().to_vec());
+        }
+        hash.update(&block[..read]);
+        done += read as u64;
+        advance(done);
+    }
 }
 
 /// The changes that safe writing makes to a disk. There is one real implementation, [`Disk`]; the tests have another

@@ -54,6 +54,7 @@ pub mod dual_encoder;
 pub mod embed;
 pub mod evaluate;
 pub mod files;
+pub mod hub;
 pub mod layers;
 pub mod memory;
 pub mod presets;

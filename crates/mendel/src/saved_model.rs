@@ -10,10 +10,11 @@ use serde_json::{Map, Value};
 use crate::bert::BertModel;
 use crate::dual_encoder::DualEncoder;
 use crate::files::write_atomically;
+use crate::progress::Observer;
 use crate::settings::{Pooling, Settings};
 use crate::texts::TextEncoder;
 use crate::tokenizer::Tokenizer;
-use crate::train::TrainError;
+use crate::train::{TrainError, model_folder};
 
 /// The file beside the Transformers layout that says how texts are encoded.
 pub const ENCODING_FILE: &str = "dual_encoder.json";
@@ -68,6 +69,19 @@ impl Encoding {
     }
 }
 
+impl Encoding {
+    /// The settings with what the folder says.
+    pub fn apply(self, settings: Settings) -> Settings {
+        Settings {
+            pooling: self.pooling.unwrap_or(settings.pooling),
+            max_seq_len: self.max_seq_len.unwrap_or(settings.max_seq_len),
+            query_prefix: self.query_prefix.unwrap_or(settings.query_prefix),
+            passage_prefix: self.passage_prefix.unwrap_or(settings.passage_prefix),
+            ..settings
+        }
+    }
+}
+
 #[derive(Deserialize)]
 struct SentenceLength {
     max_seq_length: Option<usize>,
@@ -97,14 +111,11 @@ fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, TrainError> {
 }
 
 impl SavedModel {
-    /// Reads a model folder; how texts are encoded is as the settings say.
-    pub fn load(settings: &Settings) -> Result<Self, TrainError> {
-        let folder = Path::new(&settings.model);
-        if !folder.exists() {
-            return Err(TrainError::NoModel(settings.model.clone()));
-        }
-        let bert = BertModel::builder().folder(folder).device(&Device::cpu()).build()?;
-        let tokenizer = Tokenizer::from_folder(folder)?;
+    /// Reads a model folder, or the Hub's of that name; how texts are encoded is as the settings say.
+    pub fn load(settings: &Settings, observer: &mut dyn Observer) -> Result<Self, TrainError> {
+        let folder = model_folder(&settings.model, observer)?;
+        let bert = BertModel::builder().folder(&folder).device(&Device::cpu()).build()?;
+        let tokenizer = Tokenizer::from_folder(&folder)?;
         let texts = TextEncoder::new(tokenizer, settings, bert.config().max_position_embeddings);
         Ok(SavedModel { encoder: DualEncoder { bert, pooling: settings.pooling }, texts })
     }

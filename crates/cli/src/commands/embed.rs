@@ -15,7 +15,7 @@ use crate::arguments::{EmbedArguments, EmbeddingsFormat, Side};
 
 /// Writes one embedding per text.
 pub fn run(arguments: &EmbedArguments, run: &mut Run<'_>) -> anyhow::Result<Outcome> {
-    let model = SavedModel::load(run.settings)?;
+    let model = SavedModel::load(run.settings, run.observer)?;
     let texts = read(&arguments.texts).map_err(|error| anyhow!("{}: {error}", arguments.texts.display()))?;
     let passages: Vec<&str> = texts.iter().map(|text| text.text.as_str()).collect();
     let tokens = match arguments.side {

@@ -28,7 +28,7 @@ pub fn run(arguments: &EvalArguments, run: &mut Run<'_>) -> anyhow::Result<Outco
     if arguments.task == Task::Sts && arguments.run_file.is_some() {
         return Err(WrongUsage::new("--run-file is for retrieval: --task sts retrieves nothing").into());
     }
-    let model = SavedModel::load(run.settings)?;
+    let model = SavedModel::load(run.settings, run.observer)?;
     let (result, table) = match arguments.task {
         Task::Pairs => pairs(&model, arguments, run)?,
         Task::Sts => sts(&model, run)?,

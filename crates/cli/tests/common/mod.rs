@@ -1,6 +1,9 @@
 //! What the tests share that run the program as a user does.
 #![allow(dead_code, reason = "each file of tests is a crate of its own and uses a part of this")]
 
+pub mod hub_server;
+pub mod ms_marco;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,10 +17,18 @@ use tempfile::TempDir;
 /// Longer than anything takes that a test waits for, even on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// Where nobody answers.
+pub const NOWHERE: &str = "http://127.0.0.1:9";
+
 /// The program, told nothing by the environment.
 pub fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mendel"));
-    command.env_remove("MENDEL_LOG").env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR")).stdin(Stdio::null());
+    for name in ["HF_TOKEN", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "MENDEL_LOG"] {
+        command.env_remove(name);
+    }
+    // No Hub, but for the tests that bring their own; a cache of our own.
+    command.env("HF_ENDPOINT", NOWHERE).env("HF_HOME", concat!(env!("CARGO_TARGET_TMPDIR"), "/no-hub"));
+    command.env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR")).stdin(Stdio::null());
     command
 }
 

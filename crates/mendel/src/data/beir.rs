@@ -125,7 +125,7 @@ impl Collection {
         let path = split_file(folder, split)?;
         let mut qrels = read_qrels(&path)?;
         let mut judged = Vec::new();
-        for_each_row(&queries, false, &mut |row| {
+        for_each_row::<DataError>(&queries, false, &mut |row| {
             if let Some(documents) = qrels.remove(&row.id) {
                 let documents = documents.into_iter().map(|(id, (grade, _))| (id, grade)).collect();
                 judged.push(JudgedQuery { id: row.id, text: row.text, judged: documents });

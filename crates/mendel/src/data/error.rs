@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::report::{LoadReport, Location};
+use crate::hub::HubError;
 
 /// Why data cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +17,9 @@ pub enum DataError {
         /// As it was given.
         name: String,
     },
+    /// A dataset of the Hub.
+    #[error(transparent)]
+    Hub(#[from] HubError),
     /// A file or folder cannot be read.
     #[error("cannot read {path}: {source}")]
     Read {

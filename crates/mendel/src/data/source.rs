@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::beir::BeirSplit;
 use super::format::Format;
 use super::{DataError, beir};
+use crate::hub;
 use crate::progress::{Event, Observer};
 
 /// Parts of a file's name that mark it as the evaluation's.
@@ -39,7 +40,7 @@ pub(super) struct Source {
 }
 
 impl Source {
-    /// A file, or a folder's files in the order of their names (not the folders in it). In a folder the names say
+    /// A name on the Hub, a collection in BEIR's layout, a file, or a folder's files in the order of their names (not the folders in it). In a folder the names say
     /// what is held out, unless there is nothing else.
     ///
     /// # Errors
@@ -52,6 +53,11 @@ impl Source {
         if path.is_dir() {
             return of_folder(path, observer);
         }
+        if !path.exists()
+            && let Some(dataset) = hub::dataset(name, observer)?
+        {
+            return Ok(Source { training: shards(&dataset.train)?, evaluation: shards(&dataset.validation)? });
+        }
         if !path.exists() {
             return Err(DataError::NotFound { name: name.to_string() });
         }
@@ -63,6 +69,11 @@ impl Source {
     pub(super) fn held_out(self) -> Vec<DataFile> {
         if self.evaluation.is_empty() { self.training } else { self.evaluation }
     }
+}
+
+fn shards(paths: &[PathBuf]) -> Result<Vec<DataFile>, DataError> {
+    let file = |path: &PathBuf| Ok(Format::of(path)?.map(|format| DataFile { path: path.clone(), format }));
+    paths.iter().filter_map(|path| file(path).transpose()).collect()
 }
 
 /// A collection is trained on its `train` split and evaluated on `dev`; where there is only one of its splits, on that.

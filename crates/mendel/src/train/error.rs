@@ -8,14 +8,15 @@ use crate::bert::ModelError;
 use crate::data::DataError;
 use crate::evaluate::EvaluationError;
 use crate::files::FileError;
+use crate::hub::HubError;
 use crate::tokenizer::TokenizerError;
 
 /// Why a training run could not start or go on.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
-    /// The model named is neither a folder nor built in.
+    /// The model named is neither a folder nor built in, nor can it be a name on the Hub.
     #[error(
-        "there is no model folder '{0}', and fetching a model by name from the Hub is not in this version; download it and give its folder, or try the built-in model with --preset demo"
+        "there is no model folder '{0}', and it cannot be a name on the Hub, which is NAME or OWNER/NAME; give a folder or a name, or try the built-in model with --preset demo"
     )]
     NoModel(String),
     /// The tokenizer has more tokens than the model.
@@ -87,6 +88,9 @@ pub enum TrainError {
     /// The settings cannot be written.
     #[error("the settings cannot be written to config.toml: {0}")]
     Config(String),
+    /// A model of the Hub.
+    #[error(transparent)]
+    Hub(#[from] HubError),
     /// The data could not be read.
     #[error(transparent)]
     Data(#[from] DataError),

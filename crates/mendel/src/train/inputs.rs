@@ -14,6 +14,7 @@ use crate::data::demo::demo_tokenizer;
 use crate::data::{DataRequest, LoadOptions, Sampler, TokenCache};
 use crate::dual_encoder::DualEncoder;
 use crate::evaluate::{EvaluationError, Evaluator};
+use crate::hub;
 use crate::progress::{Event, Observer};
 use crate::settings::Settings;
 use crate::texts::TextEncoder;
@@ -50,19 +51,25 @@ pub struct Inputs {
     pub device: Device,
 }
 
+/// The folder of a model that is not built in: one that is here, or one of the Hub's, which is fetched where it is not in
+/// the cache.
+pub fn model_folder(model: &str, observer: &mut dyn Observer) -> Result<PathBuf, TrainError> {
+    if Path::new(model).exists() {
+        return Ok(model.into());
+    }
+    hub::model(model, observer)?.ok_or_else(|| TrainError::NoModel(model.into()))
+}
+
 /// The model's source and tokenizer, checked to belong together, and the longest text that the model takes.
-pub fn open_model(model: &str) -> Result<(ModelSource, Tokenizer, usize), TrainError> {
+pub fn open_model(model: &str, observer: &mut dyn Observer) -> Result<(ModelSource, Tokenizer, usize), TrainError> {
     let (source, config, tokenizer) = if model == DEMO_TINY {
         let tokenizer = demo_tokenizer();
         let config = BertConfig::demo_tiny(tokenizer.vocab_size());
         (ModelSource::DemoTiny(Box::new(config.clone())), config, tokenizer)
     } else {
-        let folder = Path::new(model);
-        if !folder.exists() {
-            return Err(TrainError::NoModel(model.into()));
-        }
-        let config = BertConfig::load(folder)?;
-        (ModelSource::Folder(folder.into()), config, Tokenizer::from_folder(folder)?)
+        let folder = model_folder(model, observer)?;
+        let (config, tokenizer) = (BertConfig::load(&folder)?, Tokenizer::from_folder(&folder)?);
+        (ModelSource::Folder(folder), config, tokenizer)
     };
     let (tokens, vocabulary) = (tokenizer.vocab_size(), config.vocab_size);
     if tokens > vocabulary {
@@ -118,7 +125,7 @@ pub fn data_request(settings: &Settings) -> DataRequest<'_> {
 impl Inputs {
     /// Reads model, tokenizer and data, and tokenises.
     pub fn load(settings: &Settings, observer: &mut dyn Observer) -> Result<Self, TrainError> {
-        let (source, tokenizer, positions) = open_model(&settings.model)?;
+        let (source, tokenizer, positions) = open_model(&settings.model, observer)?;
         let texts = TextEncoder::new(tokenizer, settings, positions);
         let cache = TokenCache { folder: settings.token_folder()?, encoder: texts };
         let split = data_request(settings).split(&cache, observer)?;

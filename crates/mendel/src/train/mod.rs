@@ -12,7 +12,7 @@ mod trainer;
 
 pub use batch::{TrainingBatch, TrainingPairs};
 pub use error::TrainError;
-pub use inputs::{Inputs, ModelSource, data_request, open_model};
+pub use inputs::{Inputs, ModelSource, data_request, model_folder, open_model};
 pub use run::{Resume, Run, TrainedArm, Training, arm_name, starting_points, total_steps, train_arm};
 pub use state::{Fingerprints, Progress};
 pub use trainer::{StepReport, Trainer};

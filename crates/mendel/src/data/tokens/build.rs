@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use bytemuck::{cast_slice, pod_collect_to_vec};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use tracing::{info, warn};
 
 use super::column::Column;
@@ -17,6 +16,7 @@ use crate::data::load::{LoadOptions, read_files};
 use crate::data::report::LoadReport;
 use crate::data::source::{DataFile, file_name};
 use crate::data::{DataError, Pair};
+use crate::files::sha256;
 use crate::progress::{Event, Observer};
 use crate::texts::TextEncoder;
 
@@ -26,8 +26,6 @@ const VERSION: u64 = 1;
 const CHUNK: usize = 2048;
 /// The file that says that a store is whole.
 const MANIFEST: &str = "store.json";
-/// Bytes hashed between two reports of progress.
-const BLOCK: usize = 1 << 20;
 
 /// Where stores are kept, and how texts become tokens.
 #[derive(Clone, Debug)]
@@ -233,21 +231,11 @@ fn key(files: &[DataFile], encoder: &TextEncoder, observer: &mut dyn Observer) -
 
 /// SHA-256 of a file.
 fn digest(path: &Path, observer: &mut dyn Observer) -> io::Result<Vec<u8>> {
-    let mut file = File::open(path)?;
-    let (what, total) = (format!("Looking over {}", file_name(path)), file.metadata()?.len());
+    let (what, total) = (format!("Looking over {}", file_name(path)), fs::metadata(path)?.len());
     observer.observe(Event::StageStarted { what, unit: "bytes", total: Some(total) });
-    let (mut hash, mut block, mut done) = (Sha256::new(), vec![0; BLOCK], 0);
-    loop {
-        let read = file.read(&mut block)?;
-        if read == 0 {
-            break;
-        }
-        hash.update(&block[..read]);
-        done += read as u64;
-        observer.observe(Event::StageAdvanced { done });
-    }
+    let digest = sha256(path, |done| observer.observe(Event::StageAdvanced { done }))?;
     observer.observe(Event::StageFinished);
-    Ok(hash.finalize().to_vec())
+    Ok(digest)
 }
 
 /// A store that is whole; none where there is no folder, or one that something has damaged.
