@@ -1,6 +1,8 @@
 //! What a run reports, shown on stderr: progress bars on a terminal, plain lines elsewhere. Results go to stdout.
 
 use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
@@ -44,6 +46,8 @@ pub struct Display {
     bars: MultiProgress,
     /// The innermost last: an evaluation may begin within a training.
     stages: Vec<Stage>,
+    /// Set when there is a state that an interruption saves.
+    saves: Arc<AtomicBool>,
 }
 
 struct Stage {
@@ -53,14 +57,14 @@ struct Stage {
 }
 
 impl Display {
-    /// `bars` is where other lines on stderr are written around.
-    pub fn new(quiet: bool, bars: MultiProgress) -> Display {
+    /// `saves` is set once there is something to save; `bars` is where other lines on stderr are written around.
+    pub fn new(quiet: bool, bars: MultiProgress, saves: Arc<AtomicBool>) -> Display {
         let manner = match (quiet, bars.is_hidden()) {
             (true, _) => Manner::Quiet,
             (false, true) => Manner::Lines,
             (false, false) => Manner::Bars,
         };
-        Display { manner, bars, stages: Vec::new() }
+        Display { manner, bars, stages: Vec::new(), saves }
     }
 
     fn line(&self, line: &str) {
@@ -120,6 +124,7 @@ impl Observer for Display {
             Event::Evaluated { arm, step, mrr_at_10, ndcg_at_10 } => {
                 self.line(&format!("{arm} step {step}: mrr@10 {mrr_at_10:.4}, ndcg@10 {ndcg_at_10:.4}"));
             }
+            Event::TrainingBegins => self.saves.store(true, Ordering::SeqCst),
             Event::Saved { path } => self.line(&format!("saved {}", path.display())),
             Event::Warning(warning) => self.bars.suspend(|| say(&format!("mendel: warning: {warning}"))),
             Event::Note(note) => self.line(&note),
@@ -204,7 +209,7 @@ mod tests {
 
     #[test]
     fn stages_within_stages_and_reports_without_a_stage_are_shown() {
-        let mut display = Display::new(true, MultiProgress::new());
+        let mut display = Display::new(true, MultiProgress::new(), Arc::default());
         let started = |what: &str| Event::StageStarted { what: what.into(), unit: "steps", total: Some(2) };
         for event in [
             Event::StageAdvanced { done: 1 },

@@ -16,8 +16,8 @@ use crate::failure::INTERRUPTED;
 /// to its group.
 const ONE_SIGNAL: Duration = Duration::from_secs(1);
 
-/// Gives the flag that the first Ctrl-C sets. Work that has nothing to save (`saves` is false) ends at the first.
-pub fn watch(saves: bool, bars: MultiProgress) -> anyhow::Result<Arc<AtomicBool>> {
+/// Gives the flag that the first Ctrl-C sets. Work that has nothing to save (`saves` is not set) ends at the first.
+pub fn watch(saves: Arc<AtomicBool>, bars: MultiProgress) -> anyhow::Result<Arc<AtomicBool>> {
     let interrupted = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&interrupted);
     let mut first: Option<Instant> = None;
@@ -26,7 +26,7 @@ pub fn watch(saves: bool, bars: MultiProgress) -> anyhow::Result<Arc<AtomicBool>
         if flag.swap(true, Ordering::SeqCst) && since_first < ONE_SIGNAL {
             return;
         }
-        if !saves || since_first >= ONE_SIGNAL {
+        if !saves.load(Ordering::SeqCst) || since_first >= ONE_SIGNAL {
             process::exit(INTERRUPTED.into());
         }
         bars.suspend(|| say("mendel: stopping after this step, to save the state; Ctrl-C again stops at once"));

@@ -10,7 +10,10 @@ mod settings_flags;
 mod settings_layers;
 
 use std::env;
+use std::panic;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use anyhow::Context;
 use indicatif::MultiProgress;
@@ -21,6 +24,7 @@ use commands::{Outcome, Run};
 use display::{Display, print_result, say};
 
 fn main() -> ExitCode {
+    keep_silent_about_panics_that_become_errors();
     let arguments = match Arguments::read(env::args_os()) {
         Ok(arguments) => arguments,
         Err(error) => return failure::report_usage(&error),
@@ -35,24 +39,31 @@ fn main() -> ExitCode {
     }
 }
 
+fn keep_silent_about_panics_that_become_errors() {
+    let tell = panic::take_hook();
+    panic::set_hook(Box::new(move |panic| {
+        if !mendel::data::panic_becomes_error() {
+            tell(panic);
+        }
+    }));
+}
+
 fn perform(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let bars = MultiProgress::new();
     logging::start(arguments.talk.verbose, bars.clone())?;
-    let session = Session { quiet: arguments.talk.quiet, bars };
+    let session = Session { quiet: arguments.talk.quiet, bars, saves: Arc::default() };
     match &arguments.command {
         Command::Compare(arguments) => session.train(arguments, arguments.settings()?, commands::compare::run),
         Command::Train(arguments) => session.train(arguments, arguments.settings_of_one_arm()?, commands::train::run),
         Command::Eval(arguments) => {
             let settings = arguments.settings(&mut session.display())?;
-            session.run(false, &settings, |run| commands::eval::run(arguments, run))
+            session.run(&settings, |run| commands::eval::run(arguments, run))
         }
         Command::Embed(arguments) => {
             let settings = arguments.settings(&mut session.display())?;
-            session.run(false, &settings, |run| commands::embed::run(arguments, run))
+            session.run(&settings, |run| commands::embed::run(arguments, run))
         }
-        Command::Bench(arguments) => {
-            session.run(false, &arguments.settings()?, |run| commands::bench::run(arguments, run))
-        }
+        Command::Bench(arguments) => session.run(&arguments.settings()?, |run| commands::bench::run(arguments, run)),
         Command::Data(command) => commands::data::run(command, &mut session.display()),
         Command::Info(arguments) => commands::info::run(arguments),
     }
@@ -62,11 +73,13 @@ fn perform(arguments: &Arguments) -> anyhow::Result<Outcome> {
 struct Session {
     quiet: bool,
     bars: MultiProgress,
+    /// Whether there is a state that an interruption saves.
+    saves: Arc<AtomicBool>,
 }
 
 impl Session {
     fn display(&self) -> Display {
-        Display::new(self.quiet, self.bars.clone())
+        Display::new(self.quiet, self.bars.clone(), Arc::clone(&self.saves))
     }
 
     fn train(
@@ -79,18 +92,17 @@ impl Session {
             print_result(&settings.to_toml()?)?;
             return Ok(Outcome::Done);
         }
-        self.run(!arguments.dry_run, &settings, |run| command(arguments, run))
+        self.run(&settings, |run| command(arguments, run))
     }
 
-    /// Sets up what `command` runs in. `saves`: whether it has a state to save when it is interrupted.
+    /// Sets up what `command` runs in.
     fn run(
         &self,
-        saves: bool,
         settings: &Settings,
         command: impl FnOnce(&mut Run<'_>) -> anyhow::Result<Outcome>,
     ) -> anyhow::Result<Outcome> {
         use_threads(settings.threads)?;
-        let interrupted = interrupt::watch(saves, self.bars.clone())?;
+        let interrupted = interrupt::watch(Arc::clone(&self.saves), self.bars.clone())?;
         command(&mut Run { settings, observer: &mut self.display(), interrupted })
     }
 }

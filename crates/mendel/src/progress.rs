@@ -21,6 +21,8 @@ pub enum Event<'a> {
     Evaluated { arm: Arm, step: u64, mrr_at_10: f64, ndcg_at_10: f64 },
     /// A checkpoint stands complete on disk.
     Saved { path: &'a Path },
+    /// Training begins: from now on an interrupted run saves its state.
+    TrainingBegins,
     /// Something the user should know that does not stop the run.
     Warning(String),
     /// Something worth a line: what was loaded, from where, how much.

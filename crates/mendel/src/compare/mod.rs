@@ -33,6 +33,7 @@ pub fn compare(run: &mut Run<'_>, resume: &Resume) -> Result<Outcome, TrainError
     let starts = starting_points(run, &inputs, resume)?;
     let artefacts = Artefacts::new(settings);
     artefacts.begin(settings)?;
+    run.observer.observe(Event::TrainingBegins);
     let peak = matrix_peak(&inputs.device);
     let mut results = Vec::with_capacity(settings.arms.len());
     for (&arm, start) in settings.arms.iter().zip(starts) {

@@ -24,6 +24,7 @@ pub use self::error::DataError;
 pub use self::fingerprint::{Fingerprint, TextKey, query_hash, text_key};
 pub use self::inspect::{Inspection, Lengths, inspect};
 pub use self::load::{Dataset, LoadOptions, load};
+pub use self::parquet::panic_becomes_error;
 pub use self::report::{LoadReport, Location, Refused, RefusedReason};
 pub use self::sampler::Sampler;
 pub use self::split::{DataRequest, EvaluationSet, Split, hold_out};

@@ -1,7 +1,9 @@
 //! Rows of Parquet files: the Hub's shards of MS MARCO, and pairs.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::Read;
+use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 
 use parquet::errors::ParquetError;
@@ -41,27 +43,49 @@ pub(super) fn read(path: &Path, kind: RowKind, each: &mut EachRow<'_>) -> Result
     let root = root(&reader);
     let wanted = root.get_fields().iter().filter(|column| kind.fields().contains(&column.name()));
     let projection = Type::group_type_builder(root.name()).with_fields(wanted.cloned().collect()).build();
-    let rows = projection.and_then(|projection| reader.get_row_iter(Some(projection)));
     let mut number = 0;
-    for row in rows.map_err(|error| damaged(path, number, &error))? {
-        let row = row.map_err(|error| damaged(path, number + 1, &error))?;
+    let mut rows = unshaken(|| projection.and_then(|projection| reader.get_row_iter(Some(projection))))
+        .map_err(|why| damaged(path, number, why))?;
+    while let Some(row) = unshaken(|| rows.next().transpose()).map_err(|why| damaged(path, number + 1, why))? {
         number += 1;
         each(number, kind.pair(object(row.into_columns())))?;
     }
     Ok(())
 }
 
+thread_local! {
+    /// Whether this thread is in the crate that reads Parquet.
+    static READING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether a panic of this thread is caught and becomes an error: the crate that reads Parquet panics at some damaged
+/// files. A panic hook may keep silent about it.
+pub fn panic_becomes_error() -> bool {
+    READING.get()
+}
+
+/// What the crate gives, a panic being an error like others.
+fn unshaken<T>(read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, String> {
+    READING.set(true);
+    let result = panic::catch_unwind(AssertUnwindSafe(read));
+    READING.set(false);
+    match result {
+        Ok(result) => result.map_err(|error| error.to_string()),
+        Err(_) => Err("its parts contradict each other".into()),
+    }
+}
+
 fn open(path: &Path) -> Result<SerializedFileReader<File>, DataError> {
     let file = File::open(path).map_err(|source| DataError::Read { path: path.into(), source })?;
-    SerializedFileReader::new(file).map_err(|error| damaged(path, 0, &error))
+    unshaken(|| SerializedFileReader::new(file)).map_err(|why| damaged(path, 0, why))
 }
 
 fn root(reader: &SerializedFileReader<File>) -> &Type {
     reader.metadata().file_metadata().schema()
 }
 
-fn damaged(path: &Path, row: u64, error: &ParquetError) -> DataError {
-    DataError::DamagedParquet { path: path.into(), row, why: error.to_string() }
+fn damaged(path: &Path, row: u64, why: String) -> DataError {
+    DataError::DamagedParquet { path: path.into(), row, why }
 }
 
 fn object(columns: Vec<(String, Field)>) -> Value {

@@ -23,9 +23,14 @@ pub(super) fn fetch(
     file: &str,
     observer: &mut dyn Observer,
 ) -> Result<(), HubError> {
+    with_patience(|| attempt(repository, api, remote, file, observer))
+}
+
+/// Tries again what may well pass.
+pub(super) fn with_patience<T>(mut attempt: impl FnMut() -> Result<T, HubError>) -> Result<T, HubError> {
     let mut waits = WAITS.iter();
     loop {
-        match attempt(repository, api, remote, file, observer) {
+        match attempt() {
             Err(error) if error.is_transient() => match waits.next() {
                 Some(&wait) => {
                     info!(%error, "fetching again");
@@ -71,6 +76,21 @@ fn ready_to_resume(part: &Path, size: u64) -> std::io::Result<()> {
     File::options().write(true).open(part)?.set_len(keep)
 }
 
+/// Whether a file in the cache has the SHA-256 that its blob is named by; a blob may be named otherwise.
+pub(super) fn is_sound(path: &Path) -> bool {
+    let Ok(blob) = path.canonicalize() else { return false };
+    let name = blob.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    !is_sha256(name) || hex_of(&blob).is_ok_and(|found| found == name)
+}
+
+fn is_sha256(tag: &str) -> bool {
+    tag.len() == 64 && tag.bytes().all(|digit| digit.is_ascii_hexdigit())
+}
+
+fn hex_of(path: &Path) -> std::io::Result<String> {
+    Ok(sha256(path, |_| ())?.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
 /// What is wrong with a fetched file; nothing where it is as the Hub said. The tag of a large file is its SHA-256.
 fn look_over(path: &Path, metadata: &Metadata) -> std::io::Result<Option<String>> {
     let (held, size) = (fs::metadata(path)?.len(), metadata.size() as u64);
@@ -78,10 +98,10 @@ fn look_over(path: &Path, metadata: &Metadata) -> std::io::Result<Option<String>
         return Ok(Some(format!("it has {held} bytes, not {size}")));
     }
     let tag = metadata.etag();
-    if tag.len() != 64 || !tag.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+    if !is_sha256(tag) {
         return Ok(None);
     }
-    let found: String = sha256(path, |_| ())?.iter().map(|byte| format!("{byte:02x}")).collect();
+    let found = hex_of(path)?;
     Ok((found != tag.to_lowercase()).then(|| format!("its SHA-256 is {found}, not {tag}")))
 }
 

@@ -114,6 +114,14 @@ impl Repository {
 
 fn is_unreachable(error: &std::io::Error) -> bool {
     use std::io::ErrorKind as Kind;
-    [Kind::ConnectionRefused, Kind::HostUnreachable, Kind::NetworkUnreachable, Kind::NotFound, Kind::AddrNotAvailable]
-        .contains(&error.kind())
+    // Invalid data is a certificate that nobody vouches for.
+    [
+        Kind::InvalidData,
+        Kind::ConnectionRefused,
+        Kind::HostUnreachable,
+        Kind::NetworkUnreachable,
+        Kind::NotFound,
+        Kind::AddrNotAvailable,
+    ]
+    .contains(&error.kind())
 }

@@ -66,8 +66,8 @@ pub fn dataset(name: &str, observer: &mut dyn Observer) -> Result<Option<HubData
         return Ok(Some(dataset));
     }
     let listed = repository.files()?;
-    let of_folder = |file: &String| file.starts_with(&format!("{folder}/"));
-    let files: Vec<String> = listed.files.iter().filter(|file| of_folder(file)).cloned().collect();
+    let of_folder = |file: &&String| file.rsplit_once('/').is_some_and(|(of, _)| of == *folder);
+    let files: Vec<String> = listed.files.iter().filter(of_folder).cloned().collect();
     let Some(wanted) = HubDataset::of(&files, Path::new("")) else {
         return Err(HubError::Shards { repository: id.to_string(), folder: folder.to_string() });
     };
@@ -86,11 +86,16 @@ pub fn model(name: &str, observer: &mut dyn Observer) -> Result<Option<PathBuf>,
         return Ok(None);
     }
     let repository = Repository::new(Hub::from_env()?, name, RepoType::Model);
-    let is_whole = |snapshot: &PathBuf| snapshot.join(WEIGHTS).is_file() && snapshot.join(CONFIG).is_file();
-    if let Some(snapshot) = repository.snapshot().filter(is_whole) {
-        return Ok(Some(snapshot));
+    let here = repository.snapshot().filter(|snapshot| is_model(snapshot));
+    if let Some(snapshot) = here.as_ref().filter(|snapshot| repository.is_of_ours(snapshot)) {
+        return Ok(Some(snapshot.clone()));
     }
-    let listed = repository.files()?;
+    let listed = match (repository.files(), here) {
+        (Ok(listed), _) => listed,
+        // Another program fetched what it needed, which is all that can be had now.
+        (Err(HubError::Offline { .. } | HubError::Unreachable { .. }), Some(snapshot)) => return Ok(Some(snapshot)),
+        (Err(error), _) => return Err(error),
+    };
     let has = |file: &str| listed.files.iter().any(|other| other == file);
     for file in [CONFIG, WEIGHTS] {
         if !has(file) {
@@ -100,6 +105,12 @@ pub fn model(name: &str, observer: &mut dyn Observer) -> Result<Option<PathBuf>,
     let wanted = OPTIONAL.into_iter().filter(|file| has(file)).chain([CONFIG, WEIGHTS]);
     let wanted: Vec<String> = wanted.map(str::to_owned).collect();
     Ok(Some(repository.fetch(&listed.commit, &wanted, observer)?))
+}
+
+/// Whether a folder has what a model cannot do without.
+fn is_model(folder: &Path) -> bool {
+    let has = |file: &str| folder.join(file).is_file();
+    has(WEIGHTS) && has(CONFIG) && (has("tokenizer.json") || has("vocab.txt"))
 }
 
 /// Whether a name can be that of a repository: one or two parts of letters, digits and `.-_`.
@@ -203,13 +214,20 @@ impl Repository {
         snapshot.is_dir().then_some(snapshot)
     }
 
+    /// Whether a snapshot was fetched by this program, which gives a commit its reference last but one.
+    fn is_of_ours(&self, snapshot: &Path) -> bool {
+        let references = self.hub.cache.path().join(self.main().folder_name()).join("refs");
+        snapshot.file_name().is_some_and(|commit| references.join(commit).is_file())
+    }
+
     /// What the repository has now.
     fn files(&self) -> Result<Listed, HubError> {
         if self.hub.offline {
             let (name, cache) = (self.name(), self.hub.cache.path().clone());
             return Err(HubError::Offline { name, cache, ways: self.ways_on() });
         }
-        let info = self.hub.api()?.repo(self.main()).info().map_err(|error| self.failed(None, error))?;
+        let remote = self.hub.api()?.repo(self.main());
+        let info = download::with_patience(|| remote.info().map_err(|error| self.failed(None, error)))?;
         let files = info.siblings.into_iter().map(|file| file.rfilename).collect();
         Ok(Listed { commit: info.sha, files })
     }
@@ -220,7 +238,9 @@ impl Repository {
         let api = self.hub.api()?;
         let remote: ApiRepo = api.repo(repo.clone());
         for file in files {
-            if self.cached(repo.clone()).get(file).is_none() {
+            // What a killed run left was perhaps not looked over any more.
+            let is_there = self.cached(repo.clone()).get(file).is_some_and(|path| download::is_sound(&path));
+            if !is_there {
                 download::fetch(self, &api, &remote, file, observer)?;
             }
         }

@@ -57,6 +57,9 @@ pub fn model_folder(model: &str, observer: &mut dyn Observer) -> Result<PathBuf,
     if Path::new(model).exists() {
         return Ok(model.into());
     }
+    if model == DEMO_TINY {
+        return Err(TrainError::NoModel(model.into()));
+    }
     hub::model(model, observer)?.ok_or_else(|| TrainError::NoModel(model.into()))
 }
 
