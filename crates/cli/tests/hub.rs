@@ -4,7 +4,7 @@ mod common;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Command, Output, Stdio};
 
 use common::hub_server::{Fault, HubServer};
 use common::ms_marco::{rows, write_parquet};
@@ -169,6 +169,8 @@ fn every_refusal_says_what_to_do() {
     hub.fail(&fetch, &["too many requests"]);
     hub.server.fail(TRAIN, [Fault::Status(500), Fault::Status(503), Fault::Status(502)]);
     hub.fail(&fetch, &[TRAIN, "status 502", "run again"]);
+    hub.server.fail("/api/", [Fault::Status(403)]);
+    hub.fail(&fetch, &["status 403", "HF_TOKEN"]);
     hub.server.require_token("secret");
     hub.fail(&fetch, &["status 401", "HF_TOKEN", "gated"]);
     hub.fail_with(&fetch, &[("HF_TOKEN", "wrong")], &["status 401"]);
@@ -177,6 +179,7 @@ fn every_refusal_says_what_to_do() {
 #[test]
 fn a_failure_that_passes_is_not_told() {
     let hub = Hub::new();
+    hub.server.fail("/api/", [Fault::Status(503)]);
     hub.server.fail(TRAIN, [Fault::Status(503), Fault::Cut(10)]);
     let printed = hub.succeed(&["data", "fetch"]);
     hub.assert_fetched(&printed);
@@ -256,6 +259,58 @@ fn a_model_of_the_hub_trains_evaluates_and_embeds_under_its_old_name_too() {
     assert_eq!(embed("bert-base-uncased", "a.npy"), embed(folder.to_str().unwrap(), "b.npy"));
     hub.succeed(&["eval", "google-bert/bert-base-uncased", "--dataset", "demo"]);
     assert!(hub.succeed(&["data", "fetch", "--model", "bert-base-uncased"]).contains("models--bert-base-uncased"));
+}
+
+#[test]
+fn a_model_that_another_program_fetched_in_part_is_completed() {
+    let hub = Hub::new();
+    put_model(&hub, "owner/model");
+    let fetch = ["data", "fetch", "--model", "owner/model"];
+    let snapshot = PathBuf::from(hub.succeed(&fetch).trim());
+    // As a program leaves it that has a tokenizer but no use for the rest, and does not give commits a reference.
+    let refs = hub.place.path("hf/hub/models--owner--model/refs");
+    fs::remove_file(snapshot.join("dual_encoder.json")).unwrap();
+    fs::remove_file(refs.join(common::hub_server::COMMIT)).unwrap();
+    let offline = hub.run_with(&fetch, &[("HF_HUB_OFFLINE", "1")]);
+    assert_eq!(offline.status.code(), Some(0), "{}", stderr(&offline));
+    hub.succeed(&fetch);
+    assert!(snapshot.join("dual_encoder.json").is_file());
+    // Without a tokenizer it is no model, with or without a network.
+    for file in ["tokenizer.json", "vocab.txt"] {
+        fs::remove_file(snapshot.join(file)).unwrap();
+    }
+    hub.fail_with(&fetch, &[("HF_HUB_OFFLINE", "1")], &["not whole in the cache"]);
+    hub.succeed(&fetch);
+    assert!(snapshot.join("tokenizer.json").is_file());
+}
+
+#[test]
+fn a_file_that_was_not_looked_over_before_a_kill_is_looked_over_then() {
+    let hub = Hub::new();
+    let printed = hub.succeed(&["data", "fetch"]);
+    let blob = fs::canonicalize(printed.lines().next().unwrap()).unwrap();
+    fs::write(&blob, "damaged").unwrap();
+    // Killed before the snapshot got its name.
+    fs::remove_file(hub.cache().join("refs/main")).unwrap();
+    let printed = hub.succeed(&["data", "fetch"]);
+    hub.assert_fetched(&printed);
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupt_while_fetching_ends_at_once() {
+    let hub = Hub::new();
+    // Slow enough: every attempt fails, and the waits between them are long.
+    hub.server.fail(TRAIN, std::iter::repeat_n(Fault::Cut(1), 3));
+    let mut command = program();
+    command.env("HF_ENDPOINT", hub.server.endpoint()).env("HF_HOME", hub.place.path("hf"));
+    command.args(["train", "--model", "demo-tiny", "--output-dir", &hub.place.argument("out")]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    common::wait_until("the first attempt", || !hub.server.downloads(TRAIN).is_empty());
+    let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(!hub.place.path("out").exists());
 }
 
 #[test]

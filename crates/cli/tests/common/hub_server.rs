@@ -155,9 +155,10 @@ impl HubServer {
         let Some(content) = state.repositories.get(repository).and_then(|files| files.get(file)).cloned() else {
             return status(404);
         };
-        let headers = tags(&content);
+        let is_large = file.ends_with(".parquet") || file.ends_with(".safetensors");
+        let headers = tags(&content, is_large);
         // Large files lie elsewhere, under a name of their own.
-        if !is_storage && (file.ends_with(".parquet") || file.ends_with(".safetensors")) {
+        if !is_storage && is_large {
             return redirect(302, &format!("http://{}/{path}", self.storage), &headers);
         }
         let faults = state.faults.get_mut(file);
@@ -201,10 +202,11 @@ fn read_request(connection: &TcpStream) -> Option<Request> {
     Some(Request { path, headers })
 }
 
-/// What the Hub says of a file: its commit, and a tag, which of large files is their SHA-256.
-fn tags(content: &[u8]) -> String {
+/// What the Hub says of a file: its commit, and a tag, which of large files is their SHA-256, of others git's hash.
+fn tags(content: &[u8], is_large: bool) -> String {
     let sha: String = Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("x-repo-commit: {COMMIT}\r\nx-linked-etag: \"{sha}\"\r\netag: \"other-{}\"\r\n", &sha[..8])
+    let linked = if is_large { format!("x-linked-etag: \"{sha}\"\r\n") } else { String::new() };
+    format!("x-repo-commit: {COMMIT}\r\n{linked}etag: \"{}\"\r\n", &sha[..40])
 }
 
 fn listing(files: &BTreeMap<String, Vec<u8>>) -> Vec<u8> {

@@ -82,10 +82,10 @@ impl Repository {
             ureq::Error::StatusCode(404) => HubError::NotFound { endpoint, what, ways },
             ureq::Error::StatusCode(429) => HubError::TooManyRequests { endpoint, name },
             ureq::Error::StatusCode(status) => HubError::Interrupted { file: what, why: format!("status {status}") },
-            ureq::Error::Io(source) if is_unreachable(&source) => {
-                HubError::Unreachable { endpoint, name, why: source.to_string(), ways }
+            ureq::Error::Io(source) if ended_on_the_way(&source) => {
+                HubError::Interrupted { file: what, why: source.to_string() }
             }
-            ureq::Error::Io(source) => HubError::Interrupted { file: what, why: source.to_string() },
+            ureq::Error::Io(source) => HubError::Unreachable { endpoint, name, why: source.to_string(), ways },
             ureq::Error::HostNotFound | ureq::Error::ConnectionFailed | ureq::Error::Timeout(_) => {
                 HubError::Unreachable { endpoint, name, why: error.to_string(), ways }
             }
@@ -112,16 +112,9 @@ impl Repository {
     }
 }
 
-fn is_unreachable(error: &std::io::Error) -> bool {
+/// Whether there was a connection, which ended too soon. All else (no such host, nobody who answers, a certificate that
+/// nobody vouches for) is no connection.
+fn ended_on_the_way(error: &std::io::Error) -> bool {
     use std::io::ErrorKind as Kind;
-    // Invalid data is a certificate that nobody vouches for.
-    [
-        Kind::InvalidData,
-        Kind::ConnectionRefused,
-        Kind::HostUnreachable,
-        Kind::NetworkUnreachable,
-        Kind::NotFound,
-        Kind::AddrNotAvailable,
-    ]
-    .contains(&error.kind())
+    [Kind::UnexpectedEof, Kind::ConnectionReset, Kind::ConnectionAborted, Kind::BrokenPipe].contains(&error.kind())
 }
