@@ -124,12 +124,12 @@ pub struct EvalArguments {
     /// What is evaluated: retrieval within pairs, sentence similarity, or retrieval on a collection in BEIR's layout
     #[arg(long, value_enum, value_name = "TASK", default_value_t = Task::Pairs)]
     pub task: Task,
-    /// With --task beir: the split whose judgements count
-    #[arg(long, value_name = "NAME", default_value = "test")]
-    pub split: String,
-    /// With --task beir: the grade from which a passage is relevant in every measure but nDCG
-    #[arg(long, value_name = "GRADE", default_value_t = 1, value_parser = clap::value_parser!(i32).range(1..))]
-    pub relevance_level: i32,
+    /// With --task beir: the split whose judgements count [default: test]
+    #[arg(long, value_name = "NAME")]
+    pub split: Option<String>,
+    /// With --task beir: the grade from which a passage is relevant in every measure but nDCG [default: 1]
+    #[arg(long, value_name = "GRADE", value_parser = clap::value_parser!(i32).range(1..))]
+    pub relevance_level: Option<i32>,
     /// With --task beir: leave out the BM25 baseline
     #[arg(long)]
     pub no_bm25: bool,

@@ -120,6 +120,7 @@ fn broken_collections_are_told_by_file_and_line() {
     fail(1, &["eval", &model, "--task", "beir", "--dataset", &place.argument("first")], &["not in BEIR's layout"]);
     let run = ["eval", &model, "--task", "sts", "--dataset", &beir, "--run-file", "x"];
     fail(2, &run, &["--run-file", "retrieves nothing"]);
+    fail(2, &["eval", &model, "--dataset", "demo", "--split", "dev"], &["--split", "--task beir"]);
 }
 
 #[test]

@@ -104,9 +104,8 @@ fn the_test_split_is_refused_with_the_reason() {
     write_parquet(&place.path("test.parquet"), &hidden);
     let file = place.argument("test.parquet");
     let out = place.argument("out");
-    for command in [["train", "--model", "demo-tiny", "--output-dir", &out, "--dataset", &file]] {
-        fail(1, &command, &["hidden labels", "test split", "validation"]);
-    }
+    let train = ["train", "--model", "demo-tiny", "--output-dir", &out, "--dataset", &file];
+    fail(1, &train, &["hidden labels", "test split", "validation"]);
     write_parquet(&place.path("train.parquet"), &rows(64));
     let evaluated = ["--eval-dataset", &file, "--dataset", &place.argument("train.parquet")];
     let train = ["train", "--model", "demo-tiny", "--output-dir", &out];

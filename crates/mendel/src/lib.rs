@@ -37,8 +37,9 @@
 //! | load a trained model, and embed texts with it | [`saved_model::SavedModel`], [`dual_encoder::DualEncoder::embed`] |
 //! | run a whole comparison | [`compare::compare`] with [`Settings`] |
 //! | train one arm, or make single steps | [`train::train_arm`], [`train::Trainer`] |
-//! | read data | [`data::load`], [`data::load_split`] |
-//! | measure retrieval | [`evaluate::Evaluator`], [`evaluate::Measures`] |
+//! | read data | [`data::load`], and as tokens [`data::DataRequest`] |
+//! | fetch from the Hub | [`hub::dataset`], [`hub::model`] |
+//! | measure retrieval | [`evaluate::Evaluator`], [`evaluate::collection`], [`evaluate::Measures`] |
 //! | compose a new operation or attention variant | [`engine`] |
 //!
 //! The library prints nothing: what happens is told to a [`progress::Observer`].

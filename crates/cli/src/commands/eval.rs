@@ -25,9 +25,7 @@ const RUN_TAG: &str = "mendel";
 
 /// Evaluates the saved model that `settings.model` names on `settings.dataset`.
 pub fn run(arguments: &EvalArguments, run: &mut Run<'_>) -> anyhow::Result<Outcome> {
-    if arguments.task == Task::Sts && arguments.run_file.is_some() {
-        return Err(WrongUsage::new("--run-file is for retrieval: --task sts retrieves nothing").into());
-    }
+    check_flags(arguments)?;
     let model = SavedModel::load(run.settings, run.observer)?;
     let (result, table) = match arguments.task {
         Task::Pairs => pairs(&model, arguments, run)?,
@@ -41,6 +39,20 @@ pub fn run(arguments: &EvalArguments, run: &mut Run<'_>) -> anyhow::Result<Outco
     }
     print_result(&if arguments.json { text } else { table.to_string() })?;
     Ok(Outcome::Done)
+}
+
+/// Refuses flags that would do nothing.
+fn check_flags(arguments: &EvalArguments) -> Result<(), WrongUsage> {
+    let EvalArguments { task, split, relevance_level, no_bm25, run_file, .. } = arguments;
+    if *task == Task::Sts && run_file.is_some() {
+        return Err(WrongUsage::new("--run-file is for retrieval: --task sts retrieves nothing"));
+    }
+    let of_collections =
+        [("--split", split.is_some()), ("--relevance-level", relevance_level.is_some()), ("--no-bm25", *no_bm25)];
+    match of_collections.into_iter().find(|(_, given)| *given && *task != Task::Beir) {
+        Some((flag, _)) => Err(WrongUsage::new(format!("{flag} is for collections: it needs --task beir"))),
+        None => Ok(()),
+    }
 }
 
 /// A result and what it is of.
@@ -93,8 +105,9 @@ fn sts(model: &SavedModel, run: &mut Run<'_>) -> anyhow::Result<(Value, Table)> 
 /// A collection in BEIR's layout, with BM25 beside the model.
 fn beir(model: &SavedModel, arguments: &EvalArguments, run: &mut Run<'_>) -> anyhow::Result<(Value, Table)> {
     let folder = Path::new(&run.settings.dataset);
-    let collection = Collection::open(folder, &arguments.split, run.observer)?;
-    let level = arguments.relevance_level;
+    let split = arguments.split.as_deref().unwrap_or("test");
+    let collection = Collection::open(folder, split, run.observer)?;
+    let level = arguments.relevance_level.unwrap_or(1);
     let bm25 = if arguments.no_bm25 { None } else { Some(by_bm25(&collection, level, run.observer)?) };
     let own = by_model(model, &collection, level, run.observer)?;
     if let Some(path) = &arguments.run_file {
@@ -109,7 +122,7 @@ fn beir(model: &SavedModel, arguments: &EvalArguments, run: &mut Run<'_>) -> any
         .collect();
     let result = json!({
         "task": "beir",
-        "split": arguments.split,
+        "split": split,
         "relevance_level": level,
         "queries": collection.queries.len(),
         "documents": collection.documents,
