@@ -9,25 +9,10 @@ use std::process::Stdio;
 use std::sync::OnceLock;
 
 use common::{
-    Place, floats, lines, mendel, names, pairs, program, read_json, read_rows, read_tensors, stderr, succeed,
+    MEASURES, Place, floats, lines, mendel, names, pairs, program, read_json, read_rows, read_tensors, stderr, succeed,
 };
 use safetensors::SafeTensors;
 use serde_json::Value;
-
-/// The names of the measures, as the interface has them.
-const MEASURES: [&str; 11] = [
-    "mrr@10",
-    "ndcg@10",
-    "map@100",
-    "recall@1",
-    "recall@5",
-    "recall@10",
-    "recall@100",
-    "recall@1000",
-    "precision@1",
-    "precision@5",
-    "hit_rate@5",
-];
 
 const ARMS: [&str; 2] = ["standard", "genetic"];
 

@@ -7,7 +7,7 @@ use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
 
-use common::{Place, fail, read_rows, succeed};
+use common::{MEASURES, Place, fail, minilm, read_rows, shared, succeed};
 use serde_json::Value;
 
 /// A model trained for a step.
@@ -208,21 +208,6 @@ fn reference() -> Value {
     common::read_json(&PathBuf::from(path))
 }
 
-/// The folder of all-MiniLM-L6-v2 and a file of the real data; says so where one is absent.
-fn real(name: &str) -> Option<(String, String)> {
-    let Some(model) = std::env::var_os("MENDEL_TEST_MODEL").map(PathBuf::from) else {
-        eprintln!("skipped: MENDEL_TEST_MODEL names no model folder (.ci/run fetches one)");
-        return None;
-    };
-    let beside = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data");
-    let data = std::env::var_os("MENDEL_SHARED_DATA").map_or_else(beside, PathBuf::from).join(name);
-    if !data.exists() {
-        eprintln!("skipped: {} is absent; MENDEL_SHARED_DATA says where the shared data is", data.display());
-        return None;
-    }
-    Some((model.to_str()?.to_owned(), data.to_str()?.to_owned()))
-}
-
 #[track_caller]
 fn assert_near(found: &Value, expected: &Value, names: &[&str]) {
     for name in names {
@@ -233,28 +218,14 @@ fn assert_near(found: &Value, expected: &Value, names: &[&str]) {
 
 #[test]
 fn minilm_scores_on_sts_b_what_sentence_transformers_scores() {
-    let Some((model, data)) = real("stsb/test.tsv") else { return };
+    let (Some(model), Some(data)) = (minilm(), shared("stsb/test.tsv")) else { return };
     let found = json(&["eval", &model, "--task", "sts", "--dataset", &data]);
     let expected = &reference()["sts"]["stsb/test.tsv"];
     assert_near(&found["sts"], expected, &["spearman", "pearson", "pairs"]);
 }
 
-const MEASURES: [&str; 11] = [
-    "mrr@10",
-    "ndcg@10",
-    "map@100",
-    "recall@1",
-    "recall@5",
-    "recall@10",
-    "recall@100",
-    "recall@1000",
-    "precision@1",
-    "precision@5",
-    "hit_rate@5",
-];
-
 fn scores_as_the_reference(name: &str) {
-    let Some((model, data)) = real(&format!("beir/{name}")) else { return };
+    let (Some(model), Some(data)) = (minilm(), shared(&format!("beir/{name}"))) else { return };
     let found = json(&["eval", &model, "--task", "beir", "--dataset", &data]);
     let expected = &reference()["beir"][format!("{name}/test")];
     assert_near(&found["systems"]["model"], expected, &MEASURES);

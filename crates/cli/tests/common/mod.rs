@@ -104,6 +104,44 @@ impl Place {
     }
 }
 
+/// The names of the measures, as the interface has them.
+pub const MEASURES: [&str; 11] = [
+    "mrr@10",
+    "ndcg@10",
+    "map@100",
+    "recall@1",
+    "recall@5",
+    "recall@10",
+    "recall@100",
+    "recall@1000",
+    "precision@1",
+    "precision@5",
+    "hit_rate@5",
+];
+
+/// Where the real data is, if not beside the repository.
+const SHARED_DATA: &str = "MENDEL_SHARED_DATA";
+
+/// A file or folder of the real data; says so where it is absent.
+pub fn shared(name: &str) -> Option<String> {
+    let beside = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data");
+    let path = std::env::var_os(SHARED_DATA).map_or_else(beside, PathBuf::from).join(name);
+    if !path.exists() {
+        eprintln!("skipped: {} is absent; {SHARED_DATA} says where the real data is", path.display());
+        return None;
+    }
+    Some(path.to_str()?.to_owned())
+}
+
+/// The folder of all-MiniLM-L6-v2; says so where it is not named.
+pub fn minilm() -> Option<String> {
+    let folder = std::env::var("MENDEL_TEST_MODEL").ok();
+    if folder.is_none() {
+        eprintln!("skipped: MENDEL_TEST_MODEL names no model folder (.ci/run fetches one)");
+    }
+    folder
+}
+
 /// The names of what lies in a folder, in order.
 pub fn names(folder: &Path) -> Vec<String> {
     let mut names: Vec<String> =
