@@ -141,7 +141,7 @@ fn sentence_pairs_are_correlated_and_broken_ones_told() {
     };
     fails(&format!("{header}high\tx\ty\n"), &["bad.tsv:2", "'high' is not a number"]);
     fails(&format!("{header}1\tx\n"), &["bad.tsv:2", "2 columns"]);
-    fails(&format!("{header}1\tx\ty\n1\tz\tw\n"), &["2 pairs, 1 different scores"]);
+    fails(&format!("{header}1\tx\ty\n1\tz\tw\n"), &["bad.tsv", "2 pairs, 1 different scores"]);
     fails(header, &["0 pairs"]);
     fail(1, &["eval", &model, "--task", "sts", "--dataset", "none.tsv"], &["none.tsv"]);
 }
@@ -191,6 +191,8 @@ fn mined_negatives_share_words_answer_nothing_and_train() {
     let train = ["train", "--model", "demo-tiny", "--dataset", &output, "--hard-negatives", "2", "--max-steps", "1"];
     succeed(&[train.as_slice(), &["--output-dir", &out]].concat());
     fail(1, &["data", "mine", "none.jsonl", "--output", &output], &["'none.jsonl'"]);
+    let below_a_file = format!("{output}/below/mined.jsonl");
+    fail(1, &["data", "mine", &pairs, "--output", &below_a_file], &["mined.jsonl/below"]);
 }
 
 #[test]

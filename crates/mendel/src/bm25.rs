@@ -77,8 +77,9 @@ impl Bm25Builder {
 }
 
 impl Bm25 {
-    /// The `depth` best passages for a query and their scores, best first. Passages that share no term with it are not
-    /// among them.
+    /// The `depth` best passages for a query and their scores, best first, and after them all that score as the last
+    /// of them does: who cuts decides what comes first among equals. Here it is the one with the lower number.
+    /// Passages that share no term with the query are not among them.
     pub fn search(&self, query: &str, depth: usize) -> Result<Vec<(usize, f32)>, Bm25Error> {
         let mut analyzer = self.index.tokenizer_for_field(self.text)?;
         let mut clauses: Vec<(Occur, Box<dyn Query>)> = Vec::new();
@@ -90,13 +91,24 @@ impl Bm25 {
         if clauses.is_empty() || depth == 0 {
             return Ok(Vec::new());
         }
-        let best = TopDocs::with_limit(depth).order_by_score();
-        let found = self.searcher.search(&BooleanQuery::new(clauses), &best)?;
-        let numbered = found.into_iter().filter_map(|(score, address)| {
+        let query = BooleanQuery::new(clauses);
+        let mut limit = depth + 1;
+        let found = loop {
+            let found = self.searcher.search(&query, &TopDocs::with_limit(limit).order_by_score())?;
+            let least = found.get(depth - 1).map(|(score, _)| *score);
+            // tantivy cuts equals where it likes: enough are asked for to have them all.
+            if found.len() < limit || found.last().map(|(score, _)| *score) < least {
+                break found.into_iter().take_while(move |(score, _)| least.is_none_or(|least| *score >= least));
+            }
+            limit *= 2;
+        };
+        let numbered = found.filter_map(|(score, address)| {
             let number = self.numbers.get(address.segment_ord as usize)?.first(address.doc_id)?;
             Some((number as usize, score))
         });
-        Ok(numbered.collect())
+        let mut numbered: Vec<(usize, f32)> = numbered.collect();
+        numbered.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        Ok(numbered)
     }
 }
 
@@ -136,6 +148,15 @@ mod tests {
         for query in ["", "?!", "unheard"] {
             assert_eq!(index.search(query, 5).unwrap(), []);
         }
+    }
+
+    #[test]
+    fn equals_at_the_cut_are_all_found_in_the_order_of_their_numbers() {
+        let mut passages = vec!["a tower of ash"; 50];
+        passages[20] = "a tower, a tower";
+        let found: Vec<usize> = index(&passages).search("tower", 10).unwrap().iter().map(|(place, _)| *place).collect();
+        assert_eq!(found, [20].into_iter().chain((0..50).filter(|&place| place != 20)).collect::<Vec<_>>());
+        assert_eq!(index(&passages).search("tower", 1).unwrap().len(), 1);
     }
 
     #[test]

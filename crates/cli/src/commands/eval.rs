@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
+use anyhow::Context;
 use mendel::data::TokenCache;
 use mendel::data::beir::Collection;
 use mendel::data::sts::sentence_pairs;
 use mendel::evaluate::collection::{Figures, Retrieved, by_bm25, by_model};
 use mendel::evaluate::sts::{Similarity, similarity};
 use mendel::evaluate::{Evaluation, Evaluator, write_run};
-use mendel::files::write_atomically;
+use mendel::files::{check_writable, write_atomically};
 use mendel::report::table::{Table, measure};
 use mendel::saved_model::SavedModel;
 use mendel::train::data_request;
@@ -26,6 +27,8 @@ const RUN_TAG: &str = "mendel";
 /// Evaluates the saved model that `settings.model` names on `settings.dataset`.
 pub fn run(arguments: &EvalArguments, run: &mut Run<'_>) -> anyhow::Result<Outcome> {
     check_flags(arguments)?;
+    let files = [arguments.run_file.as_deref().and_then(Path::parent), arguments.results_dir.as_deref()];
+    files.into_iter().flatten().try_for_each(check_writable)?;
     let model = SavedModel::load(run.settings, run.observer)?;
     let (result, table) = match arguments.task {
         Task::Pairs => pairs(&model, arguments, run)?,
@@ -94,7 +97,7 @@ fn table_of_pairs(evaluation: &Evaluation) -> Table {
 /// Sentence pairs with a similarity.
 fn sts(model: &SavedModel, run: &mut Run<'_>) -> anyhow::Result<(Value, Table)> {
     let pairs = sentence_pairs(Path::new(&run.settings.dataset))?;
-    let similarity = similarity(model, &pairs, run.observer)?;
+    let similarity = similarity(model, &pairs, run.observer).with_context(|| run.settings.dataset.clone())?;
     let Similarity { spearman, pearson, pairs } = similarity;
     let mut table = Table::new(["pairs", &pairs.to_string()]);
     table.row(["Spearman".to_owned(), measure(spearman)]);

@@ -269,10 +269,12 @@ fn read_qrels(path: &Path) -> Result<Qrels, DataError> {
     while let Some(line) = lines.next()? {
         let error = |why: String| row_error(path, line.number, why);
         let row = line.bytes.as_deref().ok_or_else(|| error("it is longer than 64 MiB".into()))?;
-        if std::mem::take(&mut first) && row.to_ascii_lowercase().starts_with(b"query") {
+        let judgement = parse_judgement(row);
+        // A query may be called so too: what is a judgement is no header.
+        if std::mem::take(&mut first) && judgement.is_err() && row.to_ascii_lowercase().starts_with(b"query") {
             continue;
         }
-        let (query, document, grade) = parse_judgement(row).map_err(error)?;
+        let (query, document, grade) = judgement.map_err(error)?;
         let documents = qrels.entry(query).or_default();
         if let Some((_, first)) = documents.insert(document, (grade, line.number)) {
             return Err(error(format!("the same query and document stand in line {first} already")));

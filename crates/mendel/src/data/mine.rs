@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::beir::documents;
 use super::{DataError, LoadOptions, Pair, TextKey, load, query_hash, text_key};
 use crate::bm25::{Bm25, Bm25Builder, Bm25Error};
-use crate::files::{FileError, write_atomically};
+use crate::files::{FileError, check_writable, write_atomically};
 use crate::progress::{Event, Observer};
 
 const PAIRS_PER_EVENT: usize = 256;
@@ -62,6 +62,7 @@ pub enum MiningError {
 /// # Errors
 /// Where data cannot be read, the index not be made, or the file not be written.
 pub fn mine(mining: &Mining<'_>, output: &Path, observer: &mut dyn Observer) -> Result<Mined, MiningError> {
+    output.parent().map_or(Ok(()), check_writable)?;
     let pairs = load(mining.dataset, &mining.options, observer)?.pairs;
     let passages = passages(mining, &pairs, observer)?;
     let index = index(&passages, observer)?;
@@ -73,7 +74,8 @@ pub fn mine(mining: &Mining<'_>, output: &Path, observer: &mut dyn Observer) -> 
         let own = positives.get(&query_hash(&pair.query));
         let is_own = |text: &&String| own.is_some_and(|own| own.contains(&text_key(text)));
         let found = index.search(&pair.query, mining.depth)?;
-        let others = found.into_iter().map(|(place, _)| &passages[place]).filter(|text| !is_own(text));
+        let others =
+            found.into_iter().take(mining.depth).map(|(place, _)| &passages[place]).filter(|text| !is_own(text));
         Ok(others.skip(mining.skip).take(mining.negatives).collect())
     };
     let mut mined = Mined { pairs: pairs.len(), passages: passages.len(), negatives: 0, short_of_negatives: 0 };

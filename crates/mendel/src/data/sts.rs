@@ -29,7 +29,7 @@ struct Columns {
 const ORIGINAL: Columns = Columns { score: 4, first: 5, second: 6 };
 
 /// Reads the pairs of a file. A header may name `score`, `sentence1` and `sentence2` in any order; without one a row is
-/// two sentences and a number in any place, or as the benchmark's own files have it. Of TSV a quotation mark is a letter.
+/// two sentences with a number before or after them, or as the benchmark's own files have it. Of TSV a quotation mark is a letter.
 ///
 /// # Errors
 /// Where the file cannot be read, or a row has no two sentences and a score; with its line.
@@ -50,36 +50,49 @@ pub fn sentence_pairs(path: &Path) -> Result<Vec<SentencePair>, DataError> {
 pub(super) fn parse(text: &[u8]) -> Result<Vec<SentencePair>, (u64, String)> {
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     let first_line = text.split(|&byte| byte == b'\n').next().unwrap_or_default();
-    let tabs = first_line.contains(&b'\t');
-    let mut rows = csv::ReaderBuilder::new()
-        .delimiter(if tabs { b'\t' } else { b',' })
-        .quoting(!tabs)
-        .has_headers(false)
-        .flexible(true)
-        .from_reader(text);
-    let mut columns = None;
-    let mut pairs = Vec::new();
-    let mut row = csv::ByteRecord::new();
-    loop {
-        match rows.read_byte_record(&mut row) {
-            Ok(true) => {}
-            Ok(false) => return Ok(pairs),
-            Err(error) => return Err((error.position().map_or(0, csv::Position::line), error.to_string())),
+    let mut rows = Rows::default();
+    if first_line.contains(&b'\t') {
+        for (line, row) in (1..).zip(text.split(|&byte| byte == b'\n')) {
+            let row = row.strip_suffix(b"\r").unwrap_or(row);
+            if !row.trim_ascii().is_empty() {
+                rows.take(row.split(|&byte| byte == b'\t')).map_err(|why| (line, why))?;
+            }
         }
-        let line = row.position().map_or(0, csv::Position::line);
-        let fields: Result<Vec<&str>, _> = row.iter().map(std::str::from_utf8).collect();
-        let fields = fields.map_err(|_| (line, "it is not UTF-8".to_owned()))?;
-        let known = match columns {
+        return Ok(rows.pairs);
+    }
+    let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(text);
+    let mut row = csv::ByteRecord::new();
+    let line = |position: Option<&csv::Position>| position.map_or(0, csv::Position::line);
+    while reader.read_byte_record(&mut row).map_err(|error| (line(error.position()), error.to_string()))? {
+        rows.take(row.iter()).map_err(|why| (line(row.position()), why))?;
+    }
+    Ok(rows.pairs)
+}
+
+/// The rows of a file, as far as they were read.
+#[derive(Default)]
+struct Rows {
+    /// Known from the first row on.
+    columns: Option<Columns>,
+    pairs: Vec<SentencePair>,
+}
+
+impl Rows {
+    fn take<'a>(&mut self, fields: impl Iterator<Item = &'a [u8]>) -> Result<(), String> {
+        let fields: Result<Vec<&str>, _> = fields.map(std::str::from_utf8).collect();
+        let fields = fields.map_err(|_| "it is not UTF-8".to_owned())?;
+        let columns = match self.columns {
             Some(columns) => columns,
             None => {
                 if let Some(named) = named_columns(&fields) {
-                    columns = Some(named);
-                    continue;
+                    self.columns = Some(named);
+                    return Ok(());
                 }
-                *columns.insert(unnamed_columns(&fields).map_err(|why| (line, why))?)
+                *self.columns.insert(unnamed_columns(&fields)?)
             }
         };
-        pairs.push(pair(&fields, known).map_err(|why| (line, why))?);
+        self.pairs.push(pair(&fields, columns)?);
+        Ok(())
     }
 }
 
@@ -152,6 +165,8 @@ mod tests {
             ("1\tx\ty\n2\tx\n", 2, "it has 2 columns"),
             ("1\tx\ty\nNaN\tx\ty\n", 2, "'NaN' is not a number"),
             ("1\tx\ty\n2\t \ty\n", 2, "column 2 is empty"),
+            ("1\tx\ty\r\n\r\n\r\n2\tx\r\n", 4, "it has 2 columns"),
+            ("1\ta\rb\ty\n2\tx\n", 2, "it has 2 columns"),
             ("x\ty\tz\n", 1, "of its three columns"),
             ("a line of prose\n", 1, "no header"),
         ] {

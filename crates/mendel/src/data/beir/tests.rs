@@ -56,6 +56,13 @@ fn judgements_may_lack_the_header_or_be_trecs() {
 }
 
 #[test]
+fn a_first_query_that_is_called_as_a_header_is_judged() {
+    let folder = Folder::new().with("queries.jsonl", "{\"_id\": \"query1\", \"text\": \"a tower\"}\n");
+    let collection = folder.with("qrels/test.tsv", "query1\td2\t1\n").open("test").unwrap();
+    assert_eq!(collection.queries[0].judged, BTreeMap::from([("d2".to_owned(), 1)]));
+}
+
+#[test]
 fn what_is_wrong_is_told_with_its_file_and_line() {
     let fails = |name: &str, content: &[u8], part: &str| {
         let message = Folder::new().with(name, content).open("test").unwrap_err().to_string();
