@@ -133,6 +133,9 @@ pub struct BenchArguments {
     /// Steps measured, after those that warm up
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     pub steps: u32,
+    /// Measure the machine instead: matrix peak and memory bandwidth
+    #[arg(long)]
+    pub limits: bool,
     /// Print the result as JSON
     #[arg(long)]
     pub json: bool,

@@ -266,7 +266,7 @@ pub struct MachineFlags {
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     device: Option<String>,
-    /// auto or f32
+    /// f32, bf16 (mixed), or auto, which is f32 on the CPU
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     precision: Option<String>,

@@ -56,6 +56,36 @@ pub enum Unary {
     Gelu,
 }
 
+/// What is taken of the input of a linear map, element by element.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// The input itself.
+    Identity,
+    /// [`Unary::Gelu`].
+    Gelu,
+}
+
+/// The parameters of a linear map.
+#[derive(Clone, Copy)]
+pub struct Affine<'a> {
+    /// `[out, in]`
+    pub weight: &'a Tensor,
+    /// `[out]`
+    pub bias: Option<&'a Tensor>,
+}
+
+/// Where the gradients of linear maps go; what is absent is not wanted.
+pub struct LinearGradients<'a> {
+    /// In the input: added to what is there if `add`.
+    pub input: Option<&'a mut Tensor>,
+    /// Whether the input's gradient is added to.
+    pub add: bool,
+    /// In each weight.
+    pub weights: Vec<Option<&'a mut Tensor>>,
+    /// In each bias.
+    pub biases: Vec<Option<&'a mut Tensor>>,
+}
+
 /// What a device does for the operations.
 pub trait Kernels: Send + Sync {
     /// The device's name, as `--device` takes it.
@@ -74,8 +104,19 @@ pub trait Kernels: Send + Sync {
     /// `x` summed over the dimensions in which `out` (a shape that [`Kernels::binary`] takes for `b`) repeats.
     fn reduce(&self, x: &Tensor, out: &mut Tensor);
 
-    /// `out = a · b (+ bias)`, `bias` one row.
-    fn matmul(&self, a: Matrix<'_>, b: Matrix<'_>, bias: Option<&Tensor>, out: &mut Tensor);
+    /// `out = a · b` in single precision, whatever the device's precision.
+    fn matmul(&self, a: Matrix<'_>, b: Matrix<'_>, out: &mut Tensor);
+    /// For each part, `out = f(x) Wᵀ + b`.
+    fn linear(&self, x: &Tensor, activation: Activation, parts: &[Affine<'_>], outs: &mut [Tensor]);
+    /// Gradients of [`Kernels::linear`].
+    fn linear_backward(
+        &self,
+        x: &Tensor,
+        activation: Activation,
+        weights: &[&Tensor],
+        douts: &[&Tensor],
+        gradients: LinearGradients<'_>,
+    );
     /// Softmax over the last dimension.
     fn softmax(&self, x: &Tensor, out: &mut Tensor);
     /// Gradient of [`Kernels::softmax`] from its output `y`.

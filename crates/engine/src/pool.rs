@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::memory::Memory;
 use crate::tensor::Element;
 
 /// A buffer is reused for a request that fills at least this share of it.
@@ -11,39 +12,35 @@ const LEAST_FILL: f64 = 0.5;
 
 /// Free buffers by capacity.
 #[derive(Debug)]
-pub struct FreeList<T>(Mutex<BTreeMap<usize, Vec<Vec<T>>>>);
+pub struct FreeList<T: Element>(Mutex<BTreeMap<usize, Vec<Memory<T>>>>);
 
-impl<T> Default for FreeList<T> {
+impl<T: Element> Default for FreeList<T> {
     fn default() -> Self {
         FreeList(Mutex::default())
     }
 }
 
 impl<T: Element> FreeList<T> {
-    /// A buffer of `len` elements with unspecified (but initialised) contents.
-    fn take(&self, len: usize) -> Vec<T> {
+    /// Memory for `len` elements with unspecified (but initialised) contents.
+    fn take(&self, len: usize) -> Memory<T> {
         let largest = (len as f64 / LEAST_FILL) as usize;
         let mut free = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((&capacity, buffers)) = free.range_mut(len..=largest).next()
-            && let Some(mut buffer) = buffers.pop()
+        if let Some((&capacity, memories)) = free.range_mut(len..=largest).next()
+            && let Some(memory) = memories.pop()
         {
-            if buffers.is_empty() {
+            if memories.is_empty() {
                 free.remove(&capacity);
             }
-            drop(free);
-            buffer.resize(len, T::default());
-            return buffer;
+            return memory;
         }
         drop(free);
-        let mut buffer = Vec::with_capacity(size_class(len));
-        buffer.resize(len, T::default());
-        buffer
+        Memory::new(size_class(len))
     }
 
-    fn give_back(&self, buffer: Vec<T>) {
-        if buffer.capacity() > 0 {
+    fn give_back(&self, memory: Memory<T>) {
+        if memory.capacity() > 0 {
             let mut free = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            free.entry(buffer.capacity()).or_default().push(buffer);
+            free.entry(memory.capacity()).or_default().push(memory);
         }
     }
 }
@@ -59,40 +56,42 @@ fn size_class(len: usize) -> usize {
 pub struct Pools {
     pub(crate) f32: FreeList<f32>,
     pub(crate) u32: FreeList<u32>,
+    pub(crate) u16: FreeList<u16>,
 }
 
 /// A buffer that returns to its pool when dropped.
 #[derive(Debug)]
 pub struct Buffer<T: Element> {
-    data: Vec<T>,
+    memory: Memory<T>,
+    len: usize,
     pools: Arc<Pools>,
 }
 
 impl<T: Element> Buffer<T> {
     pub fn new(pools: &Arc<Pools>, len: usize) -> Self {
-        Buffer { data: T::free_list(pools).take(len), pools: pools.clone() }
+        Buffer { memory: T::free_list(pools).take(len), len, pools: pools.clone() }
     }
 
     pub fn as_slice(&self) -> &[T] {
-        &self.data
+        self.memory.first(self.len)
     }
 
     pub fn as_mut_slice(&mut self) -> &mut [T] {
-        &mut self.data
+        self.memory.first_mut(self.len)
     }
 }
 
 impl<T: Element> Clone for Buffer<T> {
     fn clone(&self) -> Self {
-        let mut copy = Buffer::new(&self.pools, self.data.len());
-        copy.data.copy_from_slice(&self.data);
+        let mut copy = Buffer::new(&self.pools, self.len);
+        copy.as_mut_slice().copy_from_slice(self.as_slice());
         copy
     }
 }
 
 impl<T: Element> Drop for Buffer<T> {
     fn drop(&mut self) {
-        T::free_list(&self.pools).give_back(std::mem::take(&mut self.data));
+        T::free_list(&self.pools).give_back(std::mem::replace(&mut self.memory, Memory::new(0)));
     }
 }
 

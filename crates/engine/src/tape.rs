@@ -129,6 +129,30 @@ impl Var {
     }
 }
 
+impl Var {
+    /// The results of an operation with several. `backward` takes the gradient of each that has one.
+    pub(crate) fn record_many(
+        values: Vec<Tensor>,
+        inputs: &[&Var],
+        backward: impl FnOnce(Vec<Option<Tensor>>, &mut Gradients) -> Result<()> + 'static,
+    ) -> Vec<Var> {
+        let Some(first) = values.first().cloned() else { return Vec::new() };
+        let collected = Rc::new(RefCell::new(vec![None; values.len()]));
+        let results = collected.clone();
+        // The operation's own node comes before its results' and is thus walked after them.
+        let operation = Var::record(first, inputs, move |_, gradients| backward(results.take(), gradients));
+        let collect = |(index, value)| {
+            let (collected, node) = (collected.clone(), operation.node);
+            Var::record(value, &[&operation], move |gradient, gradients| {
+                collected.borrow_mut()[index] = Some(gradient.clone());
+                gradients.reach(node, gradient);
+                Ok(())
+            })
+        };
+        values.into_iter().enumerate().map(collect).collect()
+    }
+}
+
 /// Gradients of a scalar, by leaf and by parameter.
 #[derive(Default)]
 pub struct Gradients {
@@ -158,6 +182,26 @@ impl Gradients {
         match &mut self.by_node[node] {
             Some(sum) => gradient.device().clone().kernels().accumulate(&gradient, sum),
             none => *none = Some(gradient),
+        }
+    }
+
+    /// The gradient collected at `node` so far, for an operation that adds to it and puts it back with
+    /// [`Gradients::put`].
+    pub(crate) fn take(&mut self, node: Option<usize>) -> Option<Tensor> {
+        self.by_node[node?].take()
+    }
+
+    /// Puts back what was taken.
+    pub(crate) fn put(&mut self, node: Option<usize>, gradient: Tensor) {
+        if let Some(node) = node {
+            self.by_node[node] = Some(gradient);
+        }
+    }
+
+    /// Lets the walk stop at `node`, which needs no gradient of its own.
+    fn reach(&mut self, node: Option<usize>, any: &Tensor) {
+        if let Some(node) = node {
+            self.by_node[node].get_or_insert_with(|| any.clone());
         }
     }
 }

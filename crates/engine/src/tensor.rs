@@ -8,7 +8,7 @@ use crate::error::{Result, ensure_shape};
 use crate::pool::{Buffer, FreeList, Pools};
 
 /// What an array can hold.
-pub trait Element: Copy + Default + Send + Sync + fmt::Debug + 'static {
+pub trait Element: bytemuck::Pod + Default + Send + Sync + fmt::Debug {
     #[doc(hidden)]
     fn free_list(pools: &Pools) -> &FreeList<Self>;
 }
@@ -22,6 +22,13 @@ impl Element for f32 {
 impl Element for u32 {
     fn free_list(pools: &Pools) -> &FreeList<u32> {
         &pools.u32
+    }
+}
+
+/// bf16, by its bits.
+impl Element for u16 {
+    fn free_list(pools: &Pools) -> &FreeList<u16> {
+        &pools.u16
     }
 }
 

@@ -1,8 +1,10 @@
 //! How fast a training step is: random tokens in lengths like MS MARCO's, arms step by step in turn.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
-use mendel_engine::Device;
+use mendel_engine::cpu::UnitName;
+use mendel_engine::cpu::limits::{matrix_peak, memory_bandwidth};
 use serde::Serialize;
 
 use crate::arm::Arm;
@@ -13,7 +15,7 @@ use crate::memory;
 use crate::progress::{Event, Observer};
 use crate::random::SplitMix64;
 use crate::settings::Settings;
-use crate::throughput::{Throughput, matrix_peak};
+use crate::throughput::Throughput;
 use crate::train::{ModelSource, TrainError, Trainer, TrainingBatch, TrainingPairs};
 
 /// Lengths of the queries and passages of MS MARCO in tokens, at their tenths.
@@ -62,6 +64,34 @@ pub struct ArmMeasurement {
     pub throughput: Throughput,
     /// Largest memory in 10⁹ bytes: of the process, with all its arms.
     pub peak_memory_gb: f64,
+    /// Pages that the system had to provide, per step.
+    pub page_faults: f64,
+    /// Seconds of a step by operation: means over the steps. What is left of the step is `host`.
+    pub operations: BTreeMap<&'static str, f64>,
+}
+
+/// What the machine can do at most.
+#[derive(Clone, Debug, Serialize)]
+pub struct Limits {
+    /// The matrix unit that serves the precision.
+    pub matrix_unit: &'static str,
+    /// Its operations per second, on operands in the first-level cache.
+    pub matrix_peak: f64,
+    /// Bytes per second read from memory.
+    pub memory_read: f64,
+    /// Bytes per second read from memory and written back, both counted.
+    pub memory_update: f64,
+}
+
+/// Measures the machine.
+pub fn limits(settings: &Settings) -> Limits {
+    let bandwidth = memory_bandwidth();
+    Limits {
+        matrix_unit: UnitName::best(settings.precision()).describe(),
+        matrix_peak: matrix_peak(settings.precision()),
+        memory_read: bandwidth.read,
+        memory_update: bandwidth.update,
+    }
 }
 
 /// Seconds of an arm's steps.
@@ -79,7 +109,7 @@ pub fn measure(
     settings: &Settings,
     observer: &mut dyn Observer,
 ) -> Result<Measurement, TrainError> {
-    let device = Device::cpu();
+    let (device, profile) = settings.device().profiled();
     let settings = &Settings { batch_size: workload.pairs, from_scratch: true, ..settings.clone() };
     let source = ModelSource::DemoTiny(Box::new(workload.model.clone()));
     let trainers = settings.arms.iter().map(|&arm| {
@@ -89,29 +119,53 @@ pub fn measure(
     let mut trainers: Vec<Trainer> = trainers.collect::<Result<_, TrainError>>()?;
     let pairs = random_pairs(workload.pairs, settings.seed);
     let mut sampler = Sampler::new(pairs.len(), workload.pairs, settings.seed)?;
-    let mut seconds = vec![Vec::with_capacity(workload.steps); trainers.len()];
+    let mut taken: Vec<Steps> = trainers.iter().map(|_| Steps::default()).collect();
     let (total, mut tokens) = (WARMUP_STEPS + workload.steps, 0);
     observer.observe(Event::StageStarted { what: "Measuring".into(), unit: "steps", total: Some(total as u64) });
     for step in 0..total {
         let batch = TrainingBatch::deal(&pairs, &mut sampler, step as u64, &device)?;
-        for (trainer, seconds) in trainers.iter_mut().zip(&mut seconds) {
-            let started = Instant::now();
+        for (trainer, taken) in trainers.iter_mut().zip(&mut taken) {
+            profile.take();
+            let (started, faults) = (Instant::now(), memory::page_faults());
             tokens = trainer.step(step as u64, &batch, settings.learning_rate)?.tokens;
             if step >= WARMUP_STEPS {
-                seconds.push(started.elapsed().as_secs_f64());
+                taken.seconds.push(started.elapsed().as_secs_f64());
+                taken.page_faults += memory::page_faults() - faults;
+                for (operation, time) in profile.take() {
+                    *taken.operations.entry(operation).or_default() += time.as_secs_f64();
+                }
             }
         }
         observer.observe(Event::StageAdvanced { done: step as u64 + 1 });
     }
     observer.observe(Event::StageFinished);
-    let (peak, peak_memory_gb) = (matrix_peak(&device), memory::peak() as f64 / 1e9);
-    let arms = settings.arms.iter().zip(trainers).zip(seconds).map(|((&arm, trainer), all)| {
-        let median = median(&all);
+    let (peak_memory_gb, peak) = (memory::peak() as f64 / 1e9, matrix_peak(settings.precision()));
+    let arms = settings.arms.iter().zip(trainers).zip(taken).map(|((&arm, trainer), taken)| {
+        let median = median(&taken.seconds);
         let parameters = trainer.encoder.bert.parameters();
         let throughput = Throughput::new(workload.pairs as f64, tokens as f64, median, parameters, peak);
-        ArmMeasurement { arm, step_seconds: StepSeconds { median, all }, throughput, peak_memory_gb }
+        let page_faults = taken.page_faults as f64 / workload.steps as f64;
+        let operations = taken.operations();
+        let step_seconds = StepSeconds { median, all: taken.seconds };
+        ArmMeasurement { arm, step_seconds, throughput, peak_memory_gb, page_faults, operations }
     });
     Ok(Measurement { matrix_peak: peak, pairs: workload.pairs, tokens, arms: arms.collect() })
+}
+
+/// What the steps of an arm took.
+#[derive(Default)]
+struct Steps {
+    seconds: Vec<f64>,
+    page_faults: u64,
+    operations: BTreeMap<&'static str, f64>,
+}
+
+impl Steps {
+    fn operations(&self) -> BTreeMap<&'static str, f64> {
+        let steps = self.seconds.len() as f64;
+        let host = self.seconds.iter().sum::<f64>() - self.operations.values().sum::<f64>();
+        self.operations.iter().chain([(&"host", &host)]).map(|(&name, &seconds)| (name, seconds / steps)).collect()
+    }
 }
 
 fn random_pairs(count: usize, seed: u64) -> TrainingPairs {

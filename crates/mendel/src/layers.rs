@@ -64,8 +64,29 @@ pub struct Linear {
 impl Linear {
     /// `[N, in] → [N, out]`
     pub fn forward(&self, pass: &Pass<'_>, x: &Var) -> mendel_engine::Result<Var> {
-        let bias = self.bias.map(|bias| pass.parameter(bias));
-        x.linear(&pass.parameter(self.weight), bias.as_ref())
+        let (weight, bias) = self.parameters(pass);
+        x.linear(&weight, bias.as_ref())
+    }
+
+    /// The map of GELU of the input.
+    pub fn forward_gelu(&self, pass: &Pass<'_>, x: &Var) -> mendel_engine::Result<Var> {
+        let (weight, bias) = self.parameters(pass);
+        x.gelu_linear(&weight, bias.as_ref())
+    }
+
+    /// Several maps of one input.
+    pub fn forward_all<const K: usize>(
+        maps: [&Linear; K],
+        pass: &Pass<'_>,
+        x: &Var,
+    ) -> mendel_engine::Result<[Var; K]> {
+        let parameters = maps.map(|map| map.parameters(pass));
+        let results = x.linears(&parameters.each_ref().map(|(weight, bias)| (weight, bias.as_ref())))?;
+        Ok(results.try_into().unwrap_or_else(|_| unreachable!("as many results as maps")))
+    }
+
+    fn parameters(&self, pass: &Pass<'_>) -> (Var, Option<Var>) {
+        (pass.parameter(self.weight), self.bias.map(|bias| pass.parameter(bias)))
     }
 }
 

@@ -16,3 +16,12 @@ pub fn reset_peak() {
     // "5" resets the peak (proc_pid_clear_refs(5)). Failing leaves a peak that is too high, never too low.
     let _ = fs::write("/proc/self/clear_refs", "5");
 }
+
+/// How often this process has had to wait for a page of memory that the system had yet to provide; 0 where the system
+/// does not tell.
+pub fn page_faults() -> u64 {
+    // Field 10, counted after the name of the program, which may hold spaces (proc_pid_stat(5)).
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let after_name = stat.rsplit(')').next().unwrap_or_default();
+    after_name.split_whitespace().nth(7).and_then(|field| field.parse().ok()).unwrap_or(0)
+}

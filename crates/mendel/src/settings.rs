@@ -4,6 +4,7 @@ mod validate;
 
 use std::path::PathBuf;
 
+use mendel_engine::{Device, Precision};
 use serde::{Deserialize, Serialize};
 
 use crate::arm::Arm;
@@ -135,7 +136,7 @@ pub struct Settings {
     pub seed: u64,
     /// `auto` or `cpu`.
     pub device: String,
-    /// `auto` or `f32`.
+    /// `f32`, `bf16` (mixed: products of bf16 in linear maps and attention), or `auto`, which is `f32` on the CPU.
     pub precision: String,
     /// CPU threads; 0 is all.
     pub threads: usize,
@@ -147,6 +148,16 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// The device that the work runs on, in the precision of its products.
+    pub fn device(&self) -> Device {
+        Device::cpu_with(self.precision())
+    }
+
+    /// The precision of products: what `auto` stands for is decided here.
+    pub fn precision(&self) -> Precision {
+        if self.precision == "bf16" { Precision::Bf16 } else { Precision::F32 }
+    }
+
     /// The folder that tokenised datasets are kept in.
     ///
     /// # Errors

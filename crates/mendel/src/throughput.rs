@@ -1,15 +1,7 @@
 //! How fast training goes, also as a share of what the machine could do.
 
-use std::hint::black_box;
-use std::time::Instant;
-
-use mendel_engine::{Device, Parameters, Tape, Tensor};
+use mendel_engine::Parameters;
 use serde::Serialize;
-
-/// Side of the square matrices by which the machine's peak is measured.
-const SIDE: usize = 1024;
-/// How often it is measured; the fastest counts.
-const REPETITIONS: usize = 5;
 
 /// Training speed.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -38,18 +30,4 @@ impl Throughput {
 /// Parameters that every token is multiplied with: all but the embedding tables.
 pub fn encoder_parameters(parameters: &Parameters) -> usize {
     parameters.iter().filter(|(_, name, _)| !name.starts_with("embeddings.")).map(|(_, _, tensor)| tensor.len()).sum()
-}
-
-/// The matrix peak that the device reaches, in operations per second: a large product of the engine's own.
-pub fn matrix_peak(device: &Device) -> f64 {
-    let tape = Tape::inference();
-    let square = |value| tape.constant(Tensor::full(device, &[SIDE, SIDE], value));
-    let (a, b) = (square(0.5), square(0.25));
-    let seconds = (0..=REPETITIONS).map(|_| {
-        let started = Instant::now();
-        black_box(a.matmul(&b).ok());
-        started.elapsed().as_secs_f64()
-    });
-    let fastest = seconds.skip(1).fold(f64::INFINITY, f64::min);
-    2.0 * (SIDE as f64).powi(3) / fastest
 }

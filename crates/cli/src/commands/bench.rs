@@ -1,6 +1,6 @@
 //! `mendel bench`.
 
-use mendel::bench::{Measurement, Workload, measure};
+use mendel::bench::{ArmMeasurement, Limits, Measurement, Workload, limits, measure};
 use mendel::bert::BertConfig;
 use mendel::report::table::{Table, gigabytes, rate};
 
@@ -10,6 +10,12 @@ use crate::display::print_result;
 
 /// Measures training steps of every arm of the settings.
 pub fn run(arguments: &BenchArguments, run: &mut Run<'_>) -> anyhow::Result<Outcome> {
+    if arguments.limits {
+        let limits = limits(run.settings);
+        let text = if arguments.json { serde_json::to_string_pretty(&limits)? + "\n" } else { limits_table(&limits) };
+        print_result(&text)?;
+        return Ok(Outcome::Done);
+    }
     let model = match arguments.shape {
         Shape::Minilm => BertConfig::minilm(),
         Shape::BertBase => BertConfig::default(),
@@ -20,7 +26,7 @@ pub fn run(arguments: &BenchArguments, run: &mut Run<'_>) -> anyhow::Result<Outc
     let text = if arguments.json {
         serde_json::to_string_pretty(&measurement)? + "\n"
     } else {
-        table(&measurement).to_string()
+        format!("{}\n{}", table(&measurement), operations(&measurement))
     };
     print_result(&text)?;
     Ok(Outcome::Done)
@@ -42,4 +48,30 @@ fn table(measurement: &Measurement) -> Table {
         ]);
     }
     table
+}
+
+/// Milliseconds of a step by operation, those of the first arm in descending order.
+fn operations(measurement: &Measurement) -> Table {
+    let arms: Vec<String> = measurement.arms.iter().map(|arm| format!("{}, ms", arm.arm)).collect();
+    let mut table = Table::new(std::iter::once("operation").chain(arms.iter().map(String::as_str)));
+    let of = |arm: &ArmMeasurement, name: &str| arm.operations.get(name).copied().unwrap_or(0.0);
+    let mut names: Vec<&str> = measurement.arms.iter().flat_map(|arm| arm.operations.keys().copied()).collect();
+    names.sort_unstable();
+    names.dedup();
+    let Some(first) = measurement.arms.first() else { return table };
+    names.sort_by(|a, b| of(first, b).total_cmp(&of(first, a)));
+    for name in names {
+        let times = measurement.arms.iter().map(|arm| format!("{:.2}", 1000.0 * of(arm, name)));
+        table.row(std::iter::once(name.to_owned()).chain(times));
+    }
+    table
+}
+
+fn limits_table(limits: &Limits) -> String {
+    let mut table = Table::new(["", "limit"]);
+    let giga = |rate: f64| format!("{:.1}", rate / 1e9);
+    table.row([limits.matrix_unit, &format!("{} GFLOP/s", giga(limits.matrix_peak))]);
+    table.row(["memory, read", &format!("{} GB/s", giga(limits.memory_read))]);
+    table.row(["memory, read and written back", &format!("{} GB/s", giga(limits.memory_update))]);
+    table.to_string()
 }

@@ -1,8 +1,9 @@
 //! `mendel info`.
 
-use mendel::engine::Device;
+use mendel::engine::cpu::UnitName;
+use mendel::engine::cpu::limits::matrix_peak;
+use mendel::engine::{Device, Precision};
 use mendel::report::table::Table;
-use mendel::throughput::matrix_peak;
 use serde_json::json;
 
 use super::Outcome;
@@ -13,13 +14,17 @@ use crate::display::print_result;
 pub fn run(arguments: &InfoArguments) -> anyhow::Result<Outcome> {
     let device = Device::cpu();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let gigaflops = (matrix_peak(&device) / 1e9).round();
+    let units = [Precision::F32, Precision::Bf16].map(|precision| {
+        let gigaflops = (matrix_peak(precision) / 1e9).round();
+        (UnitName::best(precision).describe(), gigaflops)
+    });
     let features = cpu_features().join(" ");
     let version = env!("CARGO_PKG_VERSION");
     if arguments.json {
         let value = json!({
             "version": version, "device": "cpu", "precision": "f32", "threads": threads,
-            "cpu_features": features, "matrix_peak_gflops": gigaflops,
+            "cpu_features": features, "matrix_peak_gflops": units[0].1, "bf16_matrix_peak_gflops": units[1].1,
+            "matrix_units": units.map(|unit| unit.0),
         });
         print_result(&(serde_json::to_string_pretty(&value)? + "\n"))?;
         return Ok(Outcome::Done);
@@ -29,7 +34,9 @@ pub fn run(arguments: &InfoArguments) -> anyhow::Result<Outcome> {
     table.row(["precision (auto)", "f32"]);
     table.row(["threads", &threads.to_string()]);
     table.row(["CPU features", &features]);
-    table.row(["matrix peak", &format!("{gigaflops} GFLOP/s")]);
+    for (unit, gigaflops) in units {
+        table.row(["matrix peak", &format!("{gigaflops} GFLOP/s in {unit}")]);
+    }
     print_result(&table.to_string())?;
     Ok(Outcome::Done)
 }

@@ -1,16 +1,17 @@
-//! Softmax attention within each sequence, head by head.
+//! Softmax attention within each sequence, head by head, a block of queries at a time.
 //!
 //! The backward pass computes the probabilities again from the saved log-sum-exp (as FlashAttention does), so that
 //! memory grows with the number of tokens and not with the squares of the lengths.
 
-use std::cell::RefCell;
 use std::ops::Range;
 
 use rayon::prelude::*;
 
 use super::dropout::{blocks_per_row, mask_row};
 use super::math::{self, vectorised};
-use super::matmul::{Strided, product};
+use super::matmul::{
+    Depth, Finished, Unit, UnitName, View, left_here, multiply_here, right_here, scratch_len, with_panels, with_unit,
+};
 use super::parallel::{Block, SharedMatrix};
 use super::softmax::exponentiate;
 use crate::ops::attention::Attention;
@@ -18,22 +19,8 @@ use crate::random::Stream;
 use crate::sequences::Sequences;
 use crate::tensor::Tensor;
 
-thread_local! {
-    static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
-}
-
-/// Lends `len` floats of unspecified contents that the thread keeps for the next time.
-fn with_scratch<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
-    SCRATCH.with(|scratch| {
-        let mut buffer = scratch.take();
-        if buffer.len() < len {
-            buffer.resize(len, 0.0);
-        }
-        let result = f(&mut buffer[..len]);
-        scratch.replace(buffer);
-        result
-    })
-}
+/// Queries whose scores are in memory at once.
+const QUERIES: usize = 96;
 
 /// One query head of one sequence.
 struct Head<'a> {
@@ -68,8 +55,16 @@ impl<'a> Head<'a> {
         1.0 / (self.head_dim() as f32).sqrt()
     }
 
-    fn strided(&self, x: &Tensor, columns: &Range<usize>) -> Strided {
-        Strided::rows(x.data()[self.rows.start * x.columns() + columns.start..].as_ptr(), x.columns())
+    /// The sequence's queries in blocks, numbered from its first token.
+    fn blocks(&self) -> impl Iterator<Item = Range<usize>> {
+        let len = self.len();
+        (0..len).step_by(QUERIES).map(move |begin| begin..len.min(begin + QUERIES))
+    }
+
+    /// This head's columns of some of its sequence's rows.
+    fn view<'t>(&self, x: &'t Tensor, rows: &Range<usize>, columns: &Range<usize>) -> View<'t> {
+        let begin = self.rows.start;
+        View::of(x).part(&(begin + rows.start..begin + rows.end), columns)
     }
 
     /// How many keys the query at `row` sees.
@@ -78,15 +73,7 @@ impl<'a> Head<'a> {
         if self.options.causal { row + 1 } else { self.len() }
     }
 
-    /// `out = Q Kᵀ / √d`
-    fn scores(&self, [q, k, _]: [&Tensor; 3], out: &mut [f32]) {
-        let (t, d) = (self.len(), self.head_dim());
-        let (q, k) = (self.strided(q, &self.query), self.strided(k, &self.key));
-        // SAFETY: q and k are views inside their tensors, out holds t × t elements.
-        unsafe { product([t, t, d], self.scale(), q, k.transposed(), (out.as_mut_ptr(), t), false) }
-    }
-
-    /// Applies attention dropout to a row; its own gradient.
+    /// Applies attention dropout to the row of one query; its own gradient.
     #[inline(always)]
     fn drop_out(&self, row: usize, values: &mut [f32]) {
         if let (Some(stream), Some(dropout)) = (&self.stream, self.options.dropout) {
@@ -94,33 +81,41 @@ impl<'a> Head<'a> {
         }
     }
 
-    fn forward(&self, qkv: [&Tensor; 3], mut out: Block<'_>, mut lse: Block<'_>) {
+    fn forward<U: Unit>(&self, [q, k, v]: [&Tensor; 3], mut out: Block<'_>, mut lse: Block<'_>) {
         let (t, d) = (self.len(), self.head_dim());
-        with_scratch(t * t, |scores| {
-            self.scores(qkv, scores);
-            vectorised(
-                #[inline(always)]
-                || {
-                    for (row, scores) in scores.chunks_exact_mut(t).enumerate() {
-                        let (seen, unseen) = scores.split_at_mut(self.visible(row));
-                        let (max, sum) = exponentiate(seen);
-                        seen.iter_mut().for_each(|p| *p /= sum);
-                        unseen.fill(0.0);
-                        lse.row(row)[0] = max + sum.ln();
-                        self.drop_out(row, scores);
-                    }
-                },
-            );
-            let probabilities = Strided::rows(scores.as_ptr(), t);
-            // SAFETY: v is a view inside its tensor, out is this head's block of t × d.
-            unsafe { product([t, d, t], 1.0, probabilities, self.strided(qkv[2], &self.key), out.as_mut_ptr(), false) }
+        let queries = t.min(QUERIES);
+        let lens = [scratch_len::<U>(t, d), scratch_len::<U>(d, t), scratch_len::<U>(queries, d.max(t))];
+        with_panels::<U, 3, 1>(lens, [queries * t], |[keys, values, left], [scores]| {
+            let keys = right_here::<U>(&self.view(k, &(0..t), &self.key), Depth::Columns, keys);
+            let values = right_here::<U>(&self.view(v, &(0..t), &self.key), Depth::Rows, values);
+            for block in self.blocks() {
+                let rows = self.view(q, &block, &self.query);
+                multiply_here(left_here::<U>(&rows, Depth::Columns, left), keys, write(scores, t, self.scale()));
+                let scores = &mut scores[..block.len() * t];
+                vectorised(
+                    #[inline(always)]
+                    || {
+                        for (row, scores) in block.clone().zip(scores.chunks_exact_mut(t)) {
+                            let (seen, unseen) = scores.split_at_mut(self.visible(row));
+                            let (max, sum) = exponentiate(seen);
+                            let share = 1.0 / sum;
+                            seen.iter_mut().for_each(|p| *p *= share);
+                            unseen.fill(0.0);
+                            lse.row(row)[0] = max + sum.ln();
+                            self.drop_out(row, scores);
+                        }
+                    },
+                );
+                let probabilities = left_here::<U>(&View::rows_of(scores, t), Depth::Columns, left);
+                multiply_here(probabilities, values, write_block(&mut out, block.start, 1.0, false));
+            }
         });
     }
 
     /// `gradients`: dq of this head; dk and dv of its kv head, added to unless this is the group's `first` head.
-    fn backward(
+    fn backward<U: Unit>(
         &self,
-        qkv: [&Tensor; 3],
+        [q, k, v]: [&Tensor; 3],
         lse: &Tensor,
         head: usize,
         dout: &Tensor,
@@ -128,53 +123,99 @@ impl<'a> Head<'a> {
         first: bool,
     ) {
         let (t, d) = (self.len(), self.head_dim());
-        with_scratch(3 * t * t, |scratch| {
-            let (p, rest) = scratch.split_at_mut(t * t);
-            let (dropped, dp) = rest.split_at_mut(t * t);
-            self.scores(qkv, p);
-            let (dout, v) = (self.strided(dout, &self.query), self.strided(qkv[2], &self.key));
-            // SAFETY: dout and v are views inside their tensors, dp holds t × t elements.
-            unsafe { product([t, t, d], 1.0, dout, v.transposed(), (dp.as_mut_ptr(), t), false) };
-            vectorised(
-                #[inline(always)]
-                || {
-                    let rows = p.chunks_exact_mut(t).zip(dropped.chunks_exact_mut(t)).zip(dp.chunks_exact_mut(t));
-                    for (row, ((p, dropped), dp)) in rows.enumerate() {
-                        let lse = lse.data()[(self.rows.start + row) * self.options.n_heads + head];
-                        self.row_gradient(row, lse, p, dropped, dp);
-                    }
-                },
-            );
-            let (dropped, ds) = (Strided::rows(dropped.as_ptr(), t), Strided::rows(dp.as_ptr(), t));
-            let (q, k) = (self.strided(qkv[0], &self.query), self.strided(qkv[1], &self.key));
-            // SAFETY: inputs are views inside their tensors or scratch; outputs are this task's own blocks of t × d.
-            unsafe {
-                product([t, d, t], 1.0, dropped.transposed(), dout, dv.as_mut_ptr(), !first);
-                product([t, d, t], self.scale(), ds, k, dq.as_mut_ptr(), false);
-                product([t, d, t], self.scale(), ds.transposed(), q, dk.as_mut_ptr(), !first);
+        let queries = t.min(QUERIES);
+        let (by_key, by_depth) = (scratch_len::<U>(t, d), scratch_len::<U>(d, t));
+        let left = scratch_len::<U>(queries, d.max(t)).max(scratch_len::<U>(t, queries));
+        let lens = [by_key, by_key, by_depth, left, scratch_len::<U>(d, queries)];
+        with_panels::<U, 5, 4>(lens, [queries * t, queries * t, queries * t, t], |panels, [p, dropped, ds, mask]| {
+            let [keys, values, keys_again, left, right] = panels;
+            let whole = |x| self.view(x, &(0..t), &self.key);
+            let keys = right_here::<U>(&whole(k), Depth::Columns, keys);
+            let values = right_here::<U>(&whole(v), Depth::Columns, values);
+            let keys_again = right_here::<U>(&whole(k), Depth::Rows, keys_again);
+            for block in self.blocks() {
+                let len = block.len() * t;
+                let (p, dropped, ds) = (&mut p[..len], &mut dropped[..len], &mut ds[..len]);
+                let add = !first || block.start > 0;
+                let (q, dout) = (self.view(q, &block, &self.query), self.view(dout, &block, &self.query));
+                multiply_here(left_here::<U>(&q, Depth::Columns, left), keys, write(p, t, self.scale()));
+                multiply_here(left_here::<U>(&dout, Depth::Columns, left), values, write(ds, t, 1.0));
+                vectorised(
+                    #[inline(always)]
+                    || {
+                        let rows = p.chunks_exact_mut(t).zip(dropped.chunks_exact_mut(t)).zip(ds.chunks_exact_mut(t));
+                        for (row, ((p, dropped), ds)) in block.clone().zip(rows) {
+                            let lse = lse.data()[(self.rows.start + row) * self.options.n_heads + head];
+                            self.row_gradient(row, lse, p, dropped, ds, mask);
+                        }
+                    },
+                );
+                let (dropped, ds) = (View::rows_of(dropped, t), View::rows_of(ds, t));
+                let dout = right_here::<U>(&dout, Depth::Rows, right);
+                multiply_here(left_here::<U>(&dropped, Depth::Rows, left), dout, write_block(dv, 0, 1.0, add));
+                let q = right_here::<U>(&q, Depth::Rows, right);
+                multiply_here(left_here::<U>(&ds, Depth::Rows, left), q, write_block(dk, 0, self.scale(), add));
+                let ds = left_here::<U>(&ds, Depth::Columns, left);
+                multiply_here(ds, keys_again, write_block(dq, block.start, self.scale(), false));
             }
         });
     }
 
-    /// From scores `p` and `dp = dO Vᵀ`: the probabilities after dropout in `dropped`, the scores' gradient in `dp`.
+    /// From scores `p` and `ds = dO Vᵀ`: the probabilities after dropout in `dropped`, the scores' gradient in `ds`.
     #[inline(always)]
-    fn row_gradient(&self, row: usize, lse: f32, p: &mut [f32], dropped: &mut [f32], dp: &mut [f32]) {
+    fn row_gradient(&self, row: usize, lse: f32, p: &mut [f32], dropped: &mut [f32], ds: &mut [f32], mask: &mut [f32]) {
         let seen = self.visible(row);
         for p in &mut p[..seen] {
             *p = math::exp(*p - lse);
         }
         p[seen..].fill(0.0);
-        dropped.copy_from_slice(p);
-        self.drop_out(row, dropped);
-        self.drop_out(row, dp);
-        let mean = math::dot(p, dp);
-        for (dp, &p) in dp.iter_mut().zip(&*p) {
-            *dp = p * (*dp - mean);
+        mask.fill(1.0);
+        self.drop_out(row, mask);
+        for (((dropped, ds), &p), &mask) in dropped.iter_mut().zip(&mut *ds).zip(&*p).zip(&*mask) {
+            *dropped = p * mask;
+            *ds *= mask;
+        }
+        let mean = math::dot(p, ds);
+        for (ds, &p) in ds.iter_mut().zip(&*p) {
+            *ds = p * (*ds - mean);
         }
     }
 }
 
-pub fn forward(qkv: [&Tensor; 3], sequences: &Sequences, options: &Attention, out: &mut Tensor, lse: &mut Tensor) {
+/// Stores a product times a factor in rows of `columns`.
+fn write(out: &mut [f32], columns: usize, factor: f32) -> impl FnMut(Finished<'_>) + '_ {
+    #[inline(always)]
+    move |part: Finished<'_>| {
+        for row in part.rows.clone() {
+            let out = &mut out[row * columns..][part.columns.clone()];
+            out.iter_mut().zip(part.row(row)).for_each(|(out, &x)| *out = factor * x);
+        }
+    }
+}
+
+/// Stores a product times a factor in the rows of a block from `begin` on, or adds it to them.
+fn write_block(out: &mut Block<'_>, begin: usize, factor: f32, add: bool) -> impl FnMut(Finished<'_>) {
+    #[inline(always)]
+    move |part: Finished<'_>| {
+        for row in part.rows.clone() {
+            let out = &mut out.row(begin + row)[part.columns.clone()];
+            if add {
+                out.iter_mut().zip(part.row(row)).for_each(|(out, &x)| *out += factor * x);
+            } else {
+                out.iter_mut().zip(part.row(row)).for_each(|(out, &x)| *out = factor * x);
+            }
+        }
+    }
+}
+
+pub fn forward(
+    unit: UnitName,
+    qkv: [&Tensor; 3],
+    sequences: &Sequences,
+    options: &Attention,
+    out: &mut Tensor,
+    lse: &mut Tensor,
+) {
     let (columns, n_heads) = (qkv[0].columns(), options.n_heads);
     let head_dim = columns / n_heads;
     let out = SharedMatrix::new(out.data_mut(), columns);
@@ -185,11 +226,12 @@ pub fn forward(qkv: [&Tensor; 3], sequences: &Sequences, options: &Attention, ou
         // SAFETY: each sequence and head is one task's, and their blocks are disjoint.
         let (out, lse) =
             unsafe { (out.block(work.rows.clone(), work.query.clone()), lse.block(work.rows.clone(), head..head + 1)) };
-        work.forward(qkv, out, lse);
+        with_unit!(unit, U => work.forward::<U>(qkv, out, lse));
     });
 }
 
 pub fn backward(
+    unit: UnitName,
     qkv: [&Tensor; 3],
     sequences: &Sequences,
     options: &Attention,
@@ -215,7 +257,8 @@ pub fn backward(
                     dv.block(work.rows.clone(), work.key.clone()),
                 ]
             };
-            work.backward(qkv, lse, head, dout, blocks.each_mut(), head == kv_head * group);
+            let first = head == kv_head * group;
+            with_unit!(unit, U => work.backward::<U>(qkv, lse, head, dout, blocks.each_mut(), first));
         }
     });
 }

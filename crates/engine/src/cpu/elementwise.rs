@@ -51,10 +51,7 @@ pub fn unary_backward(function: Unary, x: &Tensor, dy: &Tensor, dx: &mut Tensor)
             let y = math::sigmoid(x);
             dy * y * (1.0 - y)
         }),
-        Unary::Gelu => zip_map(x, dy, dx, |x, dy| {
-            let (distribution, density) = math::normal(x);
-            dy * (distribution + x * density)
-        }),
+        Unary::Gelu => zip_map(x, dy, dx, |x, dy| dy * math::gelu_slope(x)),
     }
 }
 

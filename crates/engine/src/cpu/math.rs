@@ -89,6 +89,13 @@ pub fn normal(x: f32) -> (f32, f32) {
     (distribution, bell * 0.398_942_3)
 }
 
+/// The derivative of GELU, `Φ(x) + x·φ(x)`.
+#[inline(always)]
+pub fn gelu_slope(x: f32) -> f32 {
+    let (distribution, density) = normal(x);
+    distribution + x * density
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

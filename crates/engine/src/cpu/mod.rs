@@ -13,15 +13,18 @@ mod gene_fitness;
 mod info_nce;
 mod l2_normalize;
 mod layer_norm;
+pub mod limits;
+mod linear;
 mod math;
 mod matmul;
 mod modulate;
 mod parallel;
 mod pool;
 mod rms_norm;
+mod scratch;
 mod softmax;
 
-use crate::kernels::{AdamWUpdate, Binary, Kernels, Matrix, Unary};
+use crate::kernels::{Activation, AdamWUpdate, Affine, Binary, Kernels, LinearGradients, Matrix, Unary};
 use crate::ops::attention::Attention;
 use crate::ops::evolve::Evolve;
 use crate::ops::gene_fitness::GeneFitness;
@@ -29,12 +32,25 @@ use crate::ops::info_nce::InfoNce;
 use crate::ops::modulate::Modulate;
 use crate::ops::pool::Pooling;
 use crate::optim::AdamW;
+use crate::precision::Precision;
 use crate::random::Site;
 use crate::sequences::Sequences;
 use crate::tensor::{Ids, Tensor};
 
+pub use matmul::UnitName;
+
 /// The CPU.
-pub struct Cpu;
+pub struct Cpu {
+    /// What multiplies in linear maps and attention.
+    unit: UnitName,
+}
+
+impl Cpu {
+    /// The CPU, with the best that it has for a precision.
+    pub fn new(precision: Precision) -> Self {
+        Cpu { unit: UnitName::best(precision) }
+    }
+}
 
 impl Kernels for Cpu {
     fn name(&self) -> &'static str {
@@ -65,8 +81,23 @@ impl Kernels for Cpu {
         elementwise::reduce(x, out);
     }
 
-    fn matmul(&self, a: Matrix<'_>, b: Matrix<'_>, bias: Option<&Tensor>, out: &mut Tensor) {
-        matmul::matmul(a, b, bias, out);
+    fn matmul(&self, a: Matrix<'_>, b: Matrix<'_>, out: &mut Tensor) {
+        matmul::matmul(a, b, out);
+    }
+
+    fn linear(&self, x: &Tensor, activation: Activation, parts: &[Affine<'_>], outs: &mut [Tensor]) {
+        linear::forward(self.unit, x, activation, parts, outs);
+    }
+
+    fn linear_backward(
+        &self,
+        x: &Tensor,
+        activation: Activation,
+        weights: &[&Tensor],
+        douts: &[&Tensor],
+        gradients: LinearGradients<'_>,
+    ) {
+        linear::backward(self.unit, x, activation, weights, douts, gradients);
     }
 
     fn softmax(&self, x: &Tensor, out: &mut Tensor) {
@@ -135,7 +166,7 @@ impl Kernels for Cpu {
         out: &mut Tensor,
         lse: &mut Tensor,
     ) {
-        attention::forward(qkv, sequences, options, out, lse);
+        attention::forward(self.unit, qkv, sequences, options, out, lse);
     }
 
     fn attention_backward(
@@ -147,7 +178,7 @@ impl Kernels for Cpu {
         dout: &Tensor,
         gradients: [&mut Tensor; 3],
     ) {
-        attention::backward(qkv, sequences, options, lse, dout, gradients);
+        attention::backward(self.unit, qkv, sequences, options, lse, dout, gradients);
     }
 
     fn evolve(&self, values: &Tensor, sequences: &Sequences, options: &Evolve, ancestry: &mut Tensor) {

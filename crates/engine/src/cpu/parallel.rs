@@ -68,11 +68,6 @@ impl Block<'_> {
         // SAFETY: the row lies in the block, and the block is ours alone.
         unsafe { std::slice::from_raw_parts_mut(self.data.add(row * self.stride), self.columns) }
     }
-
-    /// The first element and the distance between rows, for a matrix product.
-    pub fn as_mut_ptr(&mut self) -> (*mut f32, usize) {
-        (self.data, self.stride)
-    }
 }
 
 /// `Σ_r f(r)` over rows, added into `out`: fixed parts of rows are summed on their own, then in order.

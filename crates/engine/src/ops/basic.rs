@@ -100,13 +100,13 @@ impl Var {
             if transposed { " transposed" } else { "" }
         );
         let mut out = Tensor::empty(a.device(), &[a.rows(), columns]);
-        a.device().kernels().matmul(Matrix::plain(&a), Matrix { tensor: &b, transposed }, None, &mut out);
+        a.device().kernels().matmul(Matrix::plain(&a), Matrix { tensor: &b, transposed }, &mut out);
         let (a_node, b_node) = (self.node(), other.node());
         Ok(Var::record(out, &[self, other], move |dy, gradients| {
             let kernels = dy.device().kernels();
             if a_node.is_some() {
                 let mut da = a.empty_like();
-                kernels.matmul(Matrix::plain(dy), Matrix { tensor: &b, transposed: !transposed }, None, &mut da);
+                kernels.matmul(Matrix::plain(dy), Matrix { tensor: &b, transposed: !transposed }, &mut da);
                 gradients.add(a_node, da);
             }
             if b_node.is_some() {
@@ -116,7 +116,7 @@ impl Var {
                 } else {
                     (Matrix::transposed(&a), Matrix::plain(dy))
                 };
-                kernels.matmul(left, right, None, &mut db);
+                kernels.matmul(left, right, &mut db);
                 gradients.add(b_node, db);
             }
             Ok(())

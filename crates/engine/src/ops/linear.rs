@@ -1,43 +1,82 @@
-//! The affine map.
+//! Linear maps.
 
 use crate::error::{Result, ensure_shape};
-use crate::kernels::Matrix;
+use crate::kernels::{Activation, Affine, LinearGradients};
 use crate::tape::Var;
 use crate::tensor::Tensor;
 
 impl Var {
     /// `x Wᵀ + b`: `x` `[rows, in]`, `W` `[out, in]` as PyTorch keeps it, `b` `[out]`; the result is `[rows, out]`.
     pub fn linear(&self, weight: &Var, bias: Option<&Var>) -> Result<Var> {
-        let (x, w) = (self.value().clone(), weight.value().clone());
-        ensure_shape!(
-            w.shape().len() == 2 && x.columns() == w.columns() && bias.is_none_or(|b| b.shape() == [w.rows()]),
-            "linear",
-            "input {:?}, weight {:?} and bias {:?} do not fit",
-            x.shape(),
-            w.shape(),
-            bias.map(Var::shape)
-        );
-        let mut y = Tensor::empty(x.device(), &[x.rows(), w.rows()]);
-        x.device().kernels().matmul(Matrix::plain(&x), Matrix::transposed(&w), bias.map(Var::value), &mut y);
-        let (x_node, w_node, b_node) = (self.node(), weight.node(), bias.and_then(Var::node));
-        let inputs = [Some(self), Some(weight), bias];
-        let inputs: Vec<&Var> = inputs.into_iter().flatten().collect();
-        Ok(Var::record(y, &inputs, move |dy, gradients| {
-            let kernels = dy.device().kernels();
-            if x_node.is_some() {
-                let mut dx = x.empty_like();
-                kernels.matmul(Matrix::plain(dy), Matrix::plain(&w), None, &mut dx);
-                gradients.add(x_node, dx);
+        self.one_linear(Activation::Identity, weight, bias)
+    }
+
+    /// `gelu(x) Wᵀ + b`, shapes as for [`Var::linear`]: GELU is taken when the product reads its input, and again when
+    /// the gradient does, so that its values are never in memory.
+    pub fn gelu_linear(&self, weight: &Var, bias: Option<&Var>) -> Result<Var> {
+        self.one_linear(Activation::Gelu, weight, bias)
+    }
+
+    fn one_linear(&self, activation: Activation, weight: &Var, bias: Option<&Var>) -> Result<Var> {
+        let mut results = self.linear_maps(activation, &[(weight, bias)])?;
+        Ok(results.remove(0))
+    }
+
+    /// Several linear maps `[out_k, in]` of one input: it is read once, and so is its gradient written.
+    pub fn linears(&self, parts: &[(&Var, Option<&Var>)]) -> Result<Vec<Var>> {
+        self.linear_maps(Activation::Identity, parts)
+    }
+
+    fn linear_maps(&self, activation: Activation, parts: &[(&Var, Option<&Var>)]) -> Result<Vec<Var>> {
+        let x = self.value().clone();
+        for (weight, bias) in parts {
+            let shape = weight.shape();
+            ensure_shape!(
+                shape.len() == 2 && x.columns() == shape[1] && bias.is_none_or(|bias| bias.shape() == [shape[0]]),
+                "linear",
+                "input {:?}, weight {shape:?} and bias {:?} do not fit",
+                x.shape(),
+                bias.map(Var::shape)
+            );
+        }
+        let affine = |(weight, bias): &(&Var, Option<&Var>)| (weight.value().clone(), bias.map(|b| b.value().clone()));
+        let kept: Vec<(Tensor, Option<Tensor>)> = parts.iter().map(affine).collect();
+        let maps: Vec<Affine<'_>> = kept.iter().map(|(weight, bias)| Affine { weight, bias: bias.as_ref() }).collect();
+        let mut outs: Vec<Tensor> =
+            maps.iter().map(|map| Tensor::empty(x.device(), &[x.rows(), map.weight.rows()])).collect();
+        x.device().kernels().linear(&x, activation, &maps, &mut outs);
+        let node = self.node();
+        let nodes: Vec<_> = parts.iter().map(|(weight, bias)| (weight.node(), bias.and_then(Var::node))).collect();
+        let inputs: Vec<&Var> = std::iter::once(self)
+            .chain(parts.iter().flat_map(|&(weight, bias)| [Some(weight), bias]).flatten())
+            .collect();
+        let weights: Vec<Tensor> = kept.into_iter().map(|(weight, _)| weight).collect();
+        Ok(Var::record_many(outs, &inputs, move |douts, gradients| {
+            let reached: Vec<usize> = (0..douts.len()).filter(|&part| douts[part].is_some()).collect();
+            let douts: Vec<&Tensor> = douts.iter().flatten().collect();
+            let weights: Vec<&Tensor> = reached.iter().map(|&part| &weights[part]).collect();
+            let before = gradients.take(node);
+            let add = before.is_some();
+            let mut dx = node.map(|_| before.unwrap_or_else(|| x.empty_like()));
+            let empty = |wanted: Option<usize>, shape: &[usize]| wanted.map(|_| Tensor::empty(x.device(), shape));
+            let places = reached.iter().map(|&part| nodes[part]).zip(&weights);
+            let (mut dweights, mut dbiases): (Vec<_>, Vec<_>) = places
+                .map(|((w_node, b_node), weight)| (empty(w_node, weight.shape()), empty(b_node, &weight.shape()[..1])))
+                .unzip();
+            let wanted = LinearGradients {
+                input: dx.as_mut(),
+                add,
+                weights: dweights.iter_mut().map(Option::as_mut).collect(),
+                biases: dbiases.iter_mut().map(Option::as_mut).collect(),
+            };
+            x.device().kernels().linear_backward(&x, activation, &weights, &douts, wanted);
+            if let Some(dx) = dx {
+                gradients.put(node, dx);
             }
-            if w_node.is_some() {
-                let mut dw = w.empty_like();
-                kernels.matmul(Matrix::transposed(dy), Matrix::plain(&x), None, &mut dw);
-                gradients.add(w_node, dw);
-            }
-            if b_node.is_some() {
-                let mut db = Tensor::empty(dy.device(), &[w.rows()]);
-                kernels.reduce(dy, &mut db);
-                gradients.add(b_node, db);
+            for (part, (dweight, dbias)) in reached.into_iter().zip(dweights.into_iter().zip(dbiases)) {
+                let (w_node, b_node) = nodes[part];
+                dweight.into_iter().for_each(|gradient| gradients.add(w_node, gradient));
+                dbias.into_iter().for_each(|gradient| gradients.add(b_node, gradient));
             }
             Ok(())
         }))
@@ -56,6 +95,18 @@ mod tests {
             let inputs = [random(&[m, k], seed), random(&[n, k], seed + 1), random(&[n], seed + 2)];
             check_gradients(&inputs, |v| v[0].linear(&v[1], Some(&v[2])));
             check_gradients(&inputs[..2], |v| v[0].linear(&v[1], None));
+            check_gradients(&inputs, |v| v[0].gelu_linear(&v[1], Some(&v[2])));
+        }
+
+        #[test]
+        fn several_maps_of_one_input_have_the_right_gradient(m in 1..9_usize, k in 1..40_usize, seed in 0..1000_u64) {
+            let inputs = [random(&[m, k], seed), random(&[5, k], seed + 1), random(&[3, k], seed + 2), random(&[3], seed)];
+            check_gradients(&inputs, |v| {
+                let maps = v[0].linears(&[(&v[1], None), (&v[2], Some(&v[3]))])?;
+                // The input is used once more, so that its gradient is added to.
+                maps[0].matmul_transposed(&maps[0])?.sum()?.add(&maps[1].sum()?)?.add(&v[0].sum()?)
+            });
+            check_gradients(&inputs, |v| v[0].linears(&[(&v[1], None), (&v[2], Some(&v[3]))]).map(|mut maps| maps.remove(1))?.add(&v[1].sum()?.add(&v[0].sum()?)?));
         }
     }
 }

@@ -120,9 +120,7 @@ impl Attention {
             Some(in_proj) => &in_proj.forward(pass, x)?,
             None => x,
         };
-        let mut query = self.query.forward(pass, latent)?;
-        let mut key = self.key.forward(pass, latent)?;
-        let value = self.value.forward(pass, latent)?;
+        let [mut query, mut key, value] = Linear::forward_all([&self.query, &self.key, &self.value], pass, latent)?;
         if let Some([query_gain, key_gain]) = self.qk_norm {
             query = query.rms_norm(&pass.parameter(query_gain), QK_NORM_EPSILON)?;
             key = key.rms_norm(&pass.parameter(key_gain), QK_NORM_EPSILON)?;

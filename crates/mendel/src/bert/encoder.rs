@@ -141,8 +141,8 @@ impl BertModel {
         let attended = layer.attention.forward(pass, x)?;
         let attended = pass.dropout(attended, dropout, Purpose::AttentionOutputDropout, index)?;
         let x = layer.attention_norm.forward(pass, &attended.add(x)?)?;
-        let inner = layer.intermediate.forward(pass, &x)?.gelu()?;
-        let fed = layer.output.forward(pass, &inner)?;
+        let inner = layer.intermediate.forward(pass, &x)?;
+        let fed = layer.output.forward_gelu(pass, &inner)?;
         let fed = pass.dropout(fed, dropout, Purpose::FeedForwardDropout, index)?;
         layer.output_norm.forward(pass, &fed.add(&x)?)
     }

@@ -12,8 +12,8 @@ pub use table::table;
 
 use crate::files::check_writable;
 use crate::progress::Event;
-use crate::throughput::matrix_peak;
 use crate::train::{Inputs, Resume, Run, TrainError, Trainer, Training, TrainingBatch, starting_points, train_arm};
+use mendel_engine::cpu::limits::matrix_peak;
 
 /// How a comparison ended.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ pub fn compare(run: &mut Run<'_>, resume: &Resume) -> Result<Outcome, TrainError
     let artefacts = Artefacts::new(settings);
     artefacts.begin(settings)?;
     run.observer.observe(Event::TrainingBegins);
-    let peak = matrix_peak(&inputs.device);
+    let peak = matrix_peak(settings.precision());
     let mut results = Vec::with_capacity(settings.arms.len());
     for (&arm, start) in settings.arms.iter().zip(starts) {
         let trained = match train_arm(run, &inputs, arm, start)? {

@@ -178,8 +178,8 @@ impl Settings {
             _ => return unavailable("device", &self.device, "auto or cpu"),
         }
         match self.precision.as_str() {
-            "auto" | "f32" => Ok(()),
-            _ => unavailable("precision", &self.precision, "auto or f32"),
+            "auto" | "f32" | "bf16" => Ok(()),
+            _ => unavailable("precision", &self.precision, "auto, f32 or bf16"),
         }
     }
 }
@@ -349,11 +349,12 @@ mod tests {
     #[test]
     fn what_this_version_lacks_is_said_by_name() {
         refused("device", "cuda", "auto or cpu", |s| s.device = "cuda".into());
-        refused("precision", "bf16", "auto or f32", |s| s.precision = "bf16".into());
+        refused("precision", "f16", "auto, f32 or bf16", |s| s.precision = "f16".into());
         let message = changed(|s| s.device = "cuda".into()).validate().unwrap_err().to_string();
         assert!(message.contains("not available in this version"), "{message}");
         changed(|s| s.device = "cpu".into()).validate().unwrap();
         changed(|s| s.precision = "f32".into()).validate().unwrap();
+        changed(|s| s.precision = "bf16".into()).validate().unwrap();
     }
 
     #[test]

@@ -151,7 +151,7 @@ impl Inputs {
         let texts = cache.encoder;
         let (fingerprint, max_seq_len) = (&fingerprints.training, texts.max_seq_len);
         info!(pairs = pairs.len(), fingerprint, max_seq_len, "the training pairs are at hand");
-        Ok(Inputs { source, texts, pairs, sampler, fingerprints, evaluator, device: Device::cpu() })
+        Ok(Inputs { source, texts, pairs, sampler, fingerprints, evaluator, device: settings.device() })
     }
 
     /// An arm's model before training.

@@ -1,0 +1,86 @@
+//! What this machine can do at most, measured.
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use rayon::prelude::*;
+
+use super::math::{self, vectorised};
+use super::matmul::{Depth, Unit, UnitName, with_unit};
+use super::scratch::with_scratch;
+use crate::memory::Memory;
+use crate::precision::Precision;
+
+/// How long the matrix unit is kept busy.
+const BUSY: Duration = Duration::from_millis(60);
+/// Depth of the panels that are multiplied: both stay in the first-level cache.
+const DEPTH: usize = 256;
+/// Numbers that are streamed through: 256 MB, more than caches hold.
+const STREAMED: usize = 64 << 20;
+const PART: usize = 64 * 1024;
+/// How often memory is gone through; the fastest counts.
+const REPETITIONS: usize = 5;
+
+/// Operations per second of the matrix unit on all current threads, its operands in the first-level cache.
+pub fn matrix_peak(precision: Precision) -> f64 {
+    let rates = rayon::broadcast(|_| with_unit!(UnitName::best(precision), U => peak_of_a_thread::<U>()));
+    rates.into_iter().sum()
+}
+
+fn peak_of_a_thread<U: Unit>() -> f64 {
+    let steps = DEPTH / U::STEP;
+    let left = vec![U::Element::default(); U::ROWS * DEPTH];
+    let right = vec![U::Element::default(); U::COLUMNS * DEPTH];
+    with_scratch(U::ROWS * U::COLUMNS, |block| {
+        let (started, mut products) = (Instant::now(), 0);
+        while started.elapsed() < BUSY {
+            U::begin();
+            for _ in 0..100 {
+                let [left, right] = [left.as_ptr(), right.as_ptr()].map(black_box);
+                // SAFETY: the panels hold `steps` steps, the block as many sums as are written; `begin` was called.
+                unsafe { U::multiply(steps, Depth::Columns, left, right, block.as_mut_ptr(), U::COLUMNS, false) };
+            }
+            U::end();
+            products += 100;
+        }
+        black_box(block);
+        (2 * products * U::ROWS * U::COLUMNS * DEPTH) as f64 / started.elapsed().as_secs_f64()
+    })
+}
+
+/// Bytes per second between memory and all current threads.
+#[derive(Clone, Copy, Debug)]
+pub struct MemoryBandwidth {
+    /// Reading alone.
+    pub read: f64,
+    /// Reading and writing back, both counted.
+    pub update: f64,
+}
+
+/// Measures [`MemoryBandwidth`].
+pub fn memory_bandwidth() -> MemoryBandwidth {
+    let mut memory = Memory::<f32>::new(STREAMED);
+    let data = memory.first_mut(STREAMED);
+    data.par_chunks_mut(PART).for_each(|part| part.fill(1.0));
+    let bytes = size_of_val(data) as f64;
+    let read = fastest(|| {
+        let sum = |part: &[f32]| {
+            vectorised(
+                #[inline(always)]
+                || math::sum(part),
+            )
+        };
+        black_box(data.par_chunks(PART).map(sum).collect::<Vec<f32>>());
+    });
+    let update = fastest(|| data.par_chunks_mut(PART).for_each(|part| part.iter_mut().for_each(|x| *x *= 1.5)));
+    MemoryBandwidth { read: bytes / read, update: 2.0 * bytes / update }
+}
+
+fn fastest(mut work: impl FnMut()) -> f64 {
+    let seconds = (0..REPETITIONS).map(|_| {
+        let started = Instant::now();
+        work();
+        started.elapsed().as_secs_f64()
+    });
+    seconds.fold(f64::INFINITY, f64::min)
+}

@@ -1,0 +1,437 @@
+//! Half-width operands (bf16) with sums in single precision: panels of 32 rows and 32 columns in tiles of a kilobyte.
+//!
+//! A step of a left panel is two tiles of 16 rows of 32 numbers; a step of a right panel two tiles of 16 columns, in
+//! which the two numbers that follow each other in depth stand side by side. That is the layout of the AMX tiles
+//! (Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2, TDPBF16PS), which AVX-512 can read as well.
+
+use super::unit::{Depth, TILE, Tile, Unit};
+
+/// Numbers in one tile.
+const TILE_LEN: usize = 512;
+/// Rows or columns of one tile, and pairs of numbers in a row of it.
+const SIDE: usize = 16;
+
+/// A tile, by pairs of numbers.
+type Pairs = [[u32; SIDE]; SIDE];
+
+/// By AMX tiles.
+#[derive(Clone, Copy)]
+pub struct Amx;
+
+/// By AVX-512-BF16.
+#[derive(Clone, Copy)]
+pub struct Avx512;
+
+/// As the compiler does it for any machine.
+#[derive(Clone, Copy)]
+pub struct Portable;
+
+/// The nearest bf16, to even between two; not a number stays one.
+#[inline(always)]
+pub fn round(x: f32) -> u16 {
+    let bits = x.to_bits();
+    let rounded = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16;
+    let quiet = bits >> 16 | 0x40;
+    (if x.is_nan() { quiet } else { rounded }) as u16
+}
+
+/// The number that a bf16 is.
+#[inline(always)]
+pub fn widen(bits: u16) -> f32 {
+    f32::from_bits(u32::from(bits) << 16)
+}
+
+/// Pairs of rows, the two numbers of each column side by side.
+#[inline(always)]
+fn pairs_of_rows(tile: &Tile, column: usize) -> Pairs {
+    let mut pairs = [[0; SIDE]; SIDE];
+    for (pair, out) in pairs.iter_mut().enumerate() {
+        let (low, high) = (&tile[2 * pair][column..column + SIDE], &tile[2 * pair + 1][column..column + SIDE]);
+        for i in 0..SIDE {
+            out[i] = u32::from(round(low[i])) | u32::from(round(high[i])) << 16;
+        }
+    }
+    pairs
+}
+
+/// Rows as pairs of numbers that follow each other.
+#[inline(always)]
+fn rows_of_pairs(tile: &Tile, row: usize) -> Pairs {
+    let mut pairs = [[0; SIDE]; SIDE];
+    for (out, row) in pairs.iter_mut().zip(&tile[row..row + SIDE]) {
+        for i in 0..SIDE {
+            out[i] = u32::from(round(row[2 * i])) | u32::from(round(row[2 * i + 1])) << 16;
+        }
+    }
+    pairs
+}
+
+#[inline(always)]
+fn transposed(pairs: &Pairs) -> Pairs {
+    std::array::from_fn(|i| std::array::from_fn(|j| pairs[j][i]))
+}
+
+#[inline(always)]
+fn write(pairs: &Pairs, out: &mut [u16]) {
+    for (out, &pair) in bytemuck::cast_slice_mut::<u16, u32>(out).iter_mut().zip(pairs.as_flattened()) {
+        *out = pair.to_le();
+    }
+}
+
+/// A tile of rows as they are, or of columns, in the order of a left panel.
+#[inline(always)]
+fn place_left(tile: &Tile, depth: Depth, half: usize, out: &mut [u16]) {
+    match depth {
+        Depth::Columns => write(&rows_of_pairs(tile, half * SIDE), out),
+        Depth::Rows => write(&transposed(&pairs_of_rows(tile, half * SIDE)), out),
+    }
+}
+
+/// The same in the order of a right panel.
+#[inline(always)]
+fn place_right(tile: &Tile, depth: Depth, half: usize, out: &mut [u16]) {
+    match depth {
+        Depth::Columns => write(&transposed(&rows_of_pairs(tile, half * SIDE)), out),
+        Depth::Rows => write(&pairs_of_rows(tile, half * SIDE), out),
+    }
+}
+
+macro_rules! half_width {
+    ($unit:ident, $block:path, $place_left:path, $place_right:path $(, $begin:path, $end:path)?) => {
+        impl Unit for $unit {
+            type Element = u16;
+            const ROWS: usize = TILE;
+            const STEP: usize = TILE;
+
+            #[inline(always)]
+            fn place_left(tile: &Tile, depth: Depth, step: &mut [u16]) {
+                for (half, out) in step.chunks_exact_mut(TILE_LEN).enumerate() {
+                    $place_left(tile, depth, half, out);
+                }
+            }
+
+            #[inline(always)]
+            fn place_right(tile: &Tile, depth: Depth, step: &mut [u16]) {
+                for (half, out) in step.chunks_exact_mut(TILE_LEN).enumerate() {
+                    $place_right(tile, depth, half, out);
+                }
+            }
+
+            $(
+                fn begin() {
+                    $begin();
+                }
+
+                fn end() {
+                    $end();
+                }
+            )?
+
+            unsafe fn multiply(
+                steps: usize,
+                _: Depth,
+                left: *const u16,
+                right: *const u16,
+                block: *mut f32,
+                stride: usize,
+                accumulate: bool,
+            ) {
+                // SAFETY: as the caller promises.
+                unsafe { $block(steps, left, right, block, stride, accumulate) }
+            }
+        }
+    };
+}
+
+half_width!(Portable, portable, place_left, place_right);
+#[cfg(target_arch = "x86_64")]
+half_width!(Avx512, x86::avx512, x86::place_left, x86::place_right);
+#[cfg(target_arch = "x86_64")]
+half_width!(Amx, x86::amx, x86::place_left, x86::place_right, x86::configure_tiles, x86::release_tiles);
+
+unsafe fn portable(
+    steps: usize,
+    left: *const u16,
+    right: *const u16,
+    block: *mut f32,
+    stride: usize,
+    accumulate: bool,
+) {
+    crate::cpu::math::vectorised(
+        #[inline(always)]
+        || {
+            for row in 0..TILE {
+                for half in 0..2 {
+                    // SAFETY: as the caller promises: reads are in the panels, writes in the block.
+                    unsafe {
+                        let out = block.add(row * stride + half * SIDE).cast::<[f32; SIDE]>();
+                        let mut sums = if accumulate { out.read_unaligned() } else { [0.0; SIDE] };
+                        for pair in 0..steps * SIDE {
+                            let (step, place) = (pair / SIDE, pair % SIDE);
+                            let a = left.add((2 * step + row / SIDE) * TILE_LEN + (row % SIDE * SIDE + place) * 2);
+                            let b = right.add((2 * step + half) * TILE_LEN + place * TILE).cast::<[[u16; 2]; SIDE]>();
+                            let (b, a) = (b.read_unaligned(), [widen(*a), widen(*a.add(1))]);
+                            for (sum, b) in sums.iter_mut().zip(b) {
+                                *sum += a[0] * widen(b[0]) + a[1] * widen(b[1]);
+                            }
+                        }
+                        out.write_unaligned(sums);
+                    }
+                }
+            }
+        },
+    );
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::asm;
+    use std::arch::x86_64::{
+        __m512bh, __m512i, _mm512_cvtne2ps_pbh, _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_loadu_si512,
+        _mm512_permutexvar_epi16, _mm512_set1_epi32, _mm512_setzero_ps, _mm512_shuffle_i32x4, _mm512_storeu_ps,
+        _mm512_storeu_si512, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32,
+        _mm512_unpacklo_epi64,
+    };
+    use std::mem::transmute;
+
+    use super::{Depth, SIDE, TILE, TILE_LEN, Tile};
+
+    /// The machines of both units round and pack by AVX-512.
+    #[inline(always)]
+    pub fn place_left(tile: &Tile, depth: Depth, half: usize, out: &mut [u16]) {
+        // SAFETY: the units are only chosen where the machine has the instructions.
+        unsafe {
+            match depth {
+                Depth::Columns => write(rows_of_pairs(tile, half * SIDE), out),
+                Depth::Rows => write(transposed(pairs_of_rows(tile, half * SIDE)), out),
+            }
+        }
+    }
+
+    #[inline(always)]
+    pub fn place_right(tile: &Tile, depth: Depth, half: usize, out: &mut [u16]) {
+        // SAFETY: as above.
+        unsafe {
+            match depth {
+                Depth::Columns => write(transposed(rows_of_pairs(tile, half * SIDE)), out),
+                Depth::Rows => write(pairs_of_rows(tile, half * SIDE), out),
+            }
+        }
+    }
+
+    /// 32 numbers, rounded: those of `low` first.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    unsafe fn rounded(low: &[f32], high: &[f32]) -> __m512i {
+        assert!(low.len() >= SIDE && high.len() >= SIDE);
+        // SAFETY: both hold 16 numbers; the two vector types are 64 bytes of plain numbers.
+        unsafe {
+            let (low, high) = (_mm512_loadu_ps(low.as_ptr()), _mm512_loadu_ps(high.as_ptr()));
+            transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low))
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    unsafe fn rows_of_pairs(tile: &Tile, row: usize) -> [__m512i; SIDE] {
+        // SAFETY: the caller's machine has the instructions.
+        std::array::from_fn(|i| unsafe { rounded(&tile[row + i][..SIDE], &tile[row + i][SIDE..]) })
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    unsafe fn pairs_of_rows(tile: &Tile, column: usize) -> [__m512i; SIDE] {
+        // From 16 numbers and 16 numbers to 16 pairs.
+        const PAIRS: [u16; 32] = {
+            let mut places = [0; 32];
+            let mut i = 0;
+            while i < 16 {
+                places[2 * i] = i as u16;
+                places[2 * i + 1] = i as u16 + 16;
+                i += 1;
+            }
+            places
+        };
+        // SAFETY: the array is 64 bytes; the caller's machine has the instructions.
+        unsafe {
+            let places = _mm512_loadu_si512(PAIRS.as_ptr().cast());
+            std::array::from_fn(|i| {
+                let both = rounded(&tile[2 * i][column..], &tile[2 * i + 1][column..]);
+                _mm512_permutexvar_epi16(places, both)
+            })
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn write(rows: [__m512i; SIDE], out: &mut [u16]) {
+        assert!(out.len() >= TILE_LEN);
+        for (i, row) in rows.into_iter().enumerate() {
+            // SAFETY: a tile is 16 rows of 64 bytes.
+            unsafe { _mm512_storeu_si512(out.as_mut_ptr().add(i * TILE).cast(), row) };
+        }
+    }
+
+    /// In four rounds, each of which exchanges blocks of twice the size: 1, 2, 4 and 8 pairs.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn transposed(mut rows: [__m512i; SIDE]) -> [__m512i; SIDE] {
+        for i in (0..SIDE).step_by(2) {
+            let (a, b) = (rows[i], rows[i + 1]);
+            (rows[i], rows[i + 1]) = (_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+        }
+        for i in (0..SIDE).step_by(4) {
+            let [a, b, c, d] = [rows[i], rows[i + 1], rows[i + 2], rows[i + 3]];
+            rows[i] = _mm512_unpacklo_epi64(a, c);
+            rows[i + 1] = _mm512_unpackhi_epi64(a, c);
+            rows[i + 2] = _mm512_unpacklo_epi64(b, d);
+            rows[i + 3] = _mm512_unpackhi_epi64(b, d);
+        }
+        // Each quarter of row 4g + j now holds column 4·quarter + j of the rows 4g to 4g + 3.
+        let mut columns = rows;
+        for j in 0..4 {
+            let [a, b, c, d] = [rows[j], rows[4 + j], rows[8 + j], rows[12 + j]];
+            let (low, high) = (_mm512_shuffle_i32x4::<0x88>(a, b), _mm512_shuffle_i32x4::<0x88>(c, d));
+            columns[j] = _mm512_shuffle_i32x4::<0x88>(low, high);
+            columns[8 + j] = _mm512_shuffle_i32x4::<0xDD>(low, high);
+            let (low, high) = (_mm512_shuffle_i32x4::<0xDD>(a, b), _mm512_shuffle_i32x4::<0xDD>(c, d));
+            columns[4 + j] = _mm512_shuffle_i32x4::<0x88>(low, high);
+            columns[12 + j] = _mm512_shuffle_i32x4::<0xDD>(low, high);
+        }
+        columns
+    }
+
+    /// Rows whose sums are in registers at once.
+    const ROWS: usize = 8;
+
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    pub unsafe fn avx512(
+        steps: usize,
+        left: *const u16,
+        right: *const u16,
+        block: *mut f32,
+        stride: usize,
+        accumulate: bool,
+    ) {
+        // SAFETY: the two are 64 bytes of plain numbers.
+        let halves = |x: __m512i| unsafe { transmute::<__m512i, __m512bh>(x) };
+        for first in (0..TILE).step_by(ROWS) {
+            // SAFETY: as the caller promises: reads are in the panels, writes in the block.
+            unsafe {
+                let block = block.add(first * stride);
+                let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
+                if accumulate {
+                    for (row, sums) in sums.iter_mut().enumerate() {
+                        let at = block.add(row * stride);
+                        *sums = [_mm512_loadu_ps(at), _mm512_loadu_ps(at.add(SIDE))];
+                    }
+                }
+                for step in 0..steps {
+                    let left = left.add((2 * step + first / SIDE) * TILE_LEN + first % SIDE * TILE).cast::<i32>();
+                    let right = right.add(2 * step * TILE_LEN);
+                    for pair in 0..SIDE {
+                        let b =
+                            [0, TILE_LEN].map(|half| halves(_mm512_loadu_si512(right.add(half + pair * TILE).cast())));
+                        for (row, sums) in sums.iter_mut().enumerate() {
+                            let a = halves(_mm512_set1_epi32(left.add(row * SIDE + pair).read_unaligned()));
+                            sums[0] = _mm512_dpbf16_ps(sums[0], a, b[0]);
+                            sums[1] = _mm512_dpbf16_ps(sums[1], a, b[1]);
+                        }
+                    }
+                }
+                for (row, sums) in sums.into_iter().enumerate() {
+                    let at = block.add(row * stride);
+                    _mm512_storeu_ps(at, sums[0]);
+                    _mm512_storeu_ps(at.add(SIDE), sums[1]);
+                }
+            }
+        }
+    }
+
+    /// The layout of LDTILECFG's operand: palette 1, and each tile's rows of 64 bytes.
+    #[repr(C, align(64))]
+    struct TileConfiguration {
+        palette: u8,
+        start_row: u8,
+        reserved: [u8; 14],
+        bytes_per_row: [u16; 16],
+        rows: [u8; 16],
+    }
+
+    static ALL_TILES_WHOLE: TileConfiguration = TileConfiguration {
+        palette: 1,
+        start_row: 0,
+        reserved: [0; 14],
+        bytes_per_row: [64, 64, 64, 64, 64, 64, 64, 64, 0, 0, 0, 0, 0, 0, 0, 0],
+        rows: [16, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
+    };
+
+    pub fn configure_tiles() {
+        // SAFETY: the unit is only chosen where the machine has AMX and the kernel allows it; no Rust code uses tiles.
+        unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const ALL_TILES_WHOLE, options(nostack, readonly)) }
+    }
+
+    /// Idle tiles would be saved at every change of context.
+    pub fn release_tiles() {
+        // SAFETY: as above.
+        unsafe { asm!("tilerelease", options(nostack, nomem)) }
+    }
+
+    /// Two tiles of rows by two of columns: four tiles of sums, each operand's tile read once for two products.
+    pub unsafe fn amx(
+        steps: usize,
+        left: *const u16,
+        right: *const u16,
+        block: *mut f32,
+        stride: usize,
+        accumulate: bool,
+    ) {
+        // SAFETY: as the caller promises: reads are in the panels, writes in the block. Tiles are no one else's.
+        unsafe {
+            let below = block.add(SIDE * stride);
+            let row = stride * size_of::<f32>();
+            if accumulate {
+                asm!(
+                    "tileloadd tmm0, [{block} + {row}*1]",
+                    "tileloadd tmm1, [{block} + {row}*1 + 64]",
+                    "tileloadd tmm2, [{below} + {row}*1]",
+                    "tileloadd tmm3, [{below} + {row}*1 + 64]",
+                    block = in(reg) block, below = in(reg) below, row = in(reg) row,
+                    options(nostack, readonly),
+                );
+            } else {
+                asm!("tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3", options(nostack, nomem));
+            }
+            if steps > 0 {
+                asm!(
+                    "2:",
+                    "tileloadd tmm4, [{left} + {line}*1]",
+                    "tileloadd tmm6, [{right} + {line}*1]",
+                    "tdpbf16ps tmm0, tmm4, tmm6",
+                    "tileloadd tmm7, [{right} + {line}*1 + 1024]",
+                    "tdpbf16ps tmm1, tmm4, tmm7",
+                    "tileloadd tmm5, [{left} + {line}*1 + 1024]",
+                    "tdpbf16ps tmm2, tmm5, tmm6",
+                    "tdpbf16ps tmm3, tmm5, tmm7",
+                    "add {left}, 2048",
+                    "add {right}, 2048",
+                    "dec {steps}",
+                    "jnz 2b",
+                    left = inout(reg) left => _,
+                    right = inout(reg) right => _,
+                    steps = inout(reg) steps => _,
+                    line = in(reg) 64_usize,
+                    options(nostack, readonly),
+                );
+            }
+            asm!(
+                "tilestored [{block} + {row}*1], tmm0",
+                "tilestored [{block} + {row}*1 + 64], tmm1",
+                "tilestored [{below} + {row}*1], tmm2",
+                "tilestored [{below} + {row}*1 + 64], tmm3",
+                block = in(reg) block, below = in(reg) below, row = in(reg) row,
+                options(nostack),
+            );
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! Matrix products of packed operands.
+//!
+//! Both operands are packed into panels in the order in which the machine's [`Unit`] reads them, and converted to its
+//! precision on the way. The product is computed in groups of panels whose sums stay in the cache; a finished group is
+//! handed to the caller, who adds a bias or multiplies by a derivative before it goes to memory. An element's sum runs
+//! over the depth in one fixed order, so it is the same bits whatever rows stand beside it, on any number of threads.
+
+pub(super) mod bf16;
+mod pack;
+pub(super) mod single_precision;
+mod unit;
+mod units;
+
+pub use pack::{Activated, Packed, View, left_here, right_here, scratch_len, with_panels};
+pub use unit::{Depth, Unit};
+pub use units::UnitName;
+pub(super) use units::with_unit;
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::math::vectorised;
+use super::parallel::SharedMatrix;
+use super::scratch::with_scratch;
+use crate::kernels::Matrix;
+use crate::precision::Precision;
+use crate::tensor::Tensor;
+use pack::Panels;
+
+/// Rows and columns of the product that are computed together: their sums (100 kB) and the rows' operand stay in the
+/// second-level cache, a panel of the columns' operand in the first.
+const GROUP_ROWS: usize = 192;
+pub const GROUP_COLUMNS: usize = 128;
+/// Bytes of a panel of the columns' operand that are gone through at once.
+const PANEL_BYTES: usize = 32 * 1024;
+/// Multiplications below which threads cost more than they bring.
+const WORTH_THREADS: usize = 64 * 64 * 64;
+
+/// A finished part of a product.
+pub struct Finished<'a> {
+    /// Where it lies.
+    pub rows: Range<usize>,
+    /// Where it lies.
+    pub columns: Range<usize>,
+    sums: &'a [f32],
+}
+
+impl Finished<'_> {
+    /// The sums of a row of the product.
+    #[inline(always)]
+    pub fn row(&self, row: usize) -> &[f32] {
+        &self.sums[(row - self.rows.start) * GROUP_COLUMNS..][..self.columns.len()]
+    }
+}
+
+/// `left · right`, part by part, on the current threads. `store` is compiled for the machine's vector instructions if
+/// it is `#[inline(always)]`.
+pub fn multiply<U: Unit>(left: &Packed<U>, right: &Packed<U>, store: impl Fn(Finished<'_>) + Sync) {
+    let (left, right) = (left.panels(), right.panels());
+    let (groups, tasks) = groups::<U>(left, right);
+    let work = |task: usize| {
+        group(
+            left,
+            right,
+            groups(task),
+            #[inline(always)]
+            |part| store(part),
+        )
+    };
+    if left.extent * right.extent * left.steps * U::STEP < WORTH_THREADS {
+        (0..tasks).for_each(work);
+    } else {
+        (0..tasks).into_par_iter().for_each(work);
+    }
+}
+
+/// [`multiply`] on this thread, of panels in scratch memory.
+pub fn multiply_here<U: Unit>(left: Panels<'_, U>, right: Panels<'_, U>, mut store: impl FnMut(Finished<'_>)) {
+    let (groups, tasks) = groups::<U>(left, right);
+    for task in 0..tasks {
+        group(
+            left,
+            right,
+            groups(task),
+            #[inline(always)]
+            |part| store(part),
+        );
+    }
+}
+
+/// The panels of each group by its number, and how many groups there are. Groups of the same rows follow each other.
+fn groups<U: Unit>(left: Panels<'_, U>, right: Panels<'_, U>) -> (impl Fn(usize) -> [Range<usize>; 2] + Sync, usize) {
+    let (rows, columns) = (left.count(U::ROWS), right.count(U::COLUMNS));
+    let (row_group, column_group) = (GROUP_ROWS / U::ROWS, GROUP_COLUMNS / U::COLUMNS);
+    let across = columns.div_ceil(column_group).max(1);
+    let of = move |task: usize| {
+        let (row, column) = (task / across * row_group, task % across * column_group);
+        [row..rows.min(row + row_group), column..columns.min(column + column_group)]
+    };
+    (of, rows.div_ceil(row_group) * columns.div_ceil(column_group))
+}
+
+fn group<U: Unit>(
+    left: Panels<'_, U>,
+    right: Panels<'_, U>,
+    [rows, columns]: [Range<usize>; 2],
+    mut store: impl FnMut(Finished<'_>),
+) {
+    with_scratch(GROUP_ROWS * GROUP_COLUMNS, |sums| {
+        let at_once = (PANEL_BYTES / (U::COLUMNS * U::STEP * size_of::<U::Element>())).max(1);
+        let left_depth = left.depth;
+        U::begin();
+        for begin in (0..left.steps).step_by(at_once) {
+            let steps = begin..left.steps.min(begin + at_once);
+            for column in columns.clone() {
+                let right = right.part(U::COLUMNS, column, steps.clone());
+                for row in rows.clone() {
+                    let left = left.part(U::ROWS, row, steps.clone());
+                    let first = (row - rows.start) * U::ROWS * GROUP_COLUMNS + (column - columns.start) * U::COLUMNS;
+                    let block = &mut sums[first..first + (U::ROWS - 1) * GROUP_COLUMNS + U::COLUMNS];
+                    // SAFETY: both parts hold `steps` steps; the block is inside the scratch; `begin` was called.
+                    unsafe {
+                        U::multiply(
+                            steps.len(),
+                            left_depth,
+                            left.as_ptr(),
+                            right.as_ptr(),
+                            block.as_mut_ptr(),
+                            GROUP_COLUMNS,
+                            begin > 0,
+                        );
+                    }
+                }
+            }
+        }
+        U::end();
+        let finished = Finished {
+            rows: rows.start * U::ROWS..left.extent.min(rows.end * U::ROWS),
+            columns: columns.start * U::COLUMNS..right.extent.min(columns.end * U::COLUMNS),
+            sums,
+        };
+        vectorised(
+            #[inline(always)]
+            || store(finished),
+        );
+    });
+}
+
+/// `out = a · b` in single precision.
+pub fn matmul(a: Matrix<'_>, b: Matrix<'_>, out: &mut Tensor) {
+    product(UnitName::best(Precision::F32), a, b, out);
+}
+
+fn product(unit: UnitName, a: Matrix<'_>, b: Matrix<'_>, out: &mut Tensor) {
+    let (device, columns) = (out.device().clone(), out.columns());
+    let depth = |matrix: &Matrix<'_>, plain| if matrix.transposed { opposite(plain) } else { plain };
+    let out = SharedMatrix::new(out.data_mut(), columns);
+    with_unit!(unit, U => {
+        let left = Packed::<U>::left(&device, &[View::of(a.tensor)], depth(&a, Depth::Columns));
+        let right = Packed::<U>::right(&device, &[View::of(b.tensor)], depth(&b, Depth::Rows));
+        multiply(&left, &right, store_plain(&out));
+    });
+}
+
+/// Stores a product as it is.
+pub fn store_plain<'a>(out: &'a SharedMatrix<'_>) -> impl Fn(Finished<'_>) + Sync + 'a {
+    #[inline(always)]
+    |part: Finished<'_>| {
+        // SAFETY: parts of one product are disjoint.
+        let mut block = unsafe { out.block(part.rows.clone(), part.columns.clone()) };
+        for (row, place) in part.rows.clone().enumerate() {
+            block.row(row).copy_from_slice(part.row(place));
+        }
+    }
+}
+
+fn opposite(depth: Depth) -> Depth {
+    match depth {
+        Depth::Rows => Depth::Columns,
+        Depth::Columns => Depth::Rows,
+    }
+}
+
+#[cfg(test)]
+mod tests;

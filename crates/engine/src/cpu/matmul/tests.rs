@@ -1,0 +1,117 @@
+//! Every unit that this machine has, against sums in double precision.
+
+use super::*;
+use crate::Tensor;
+use crate::testing::{device, random, with_threads};
+
+const SHAPES: [[usize; 3]; 9] = [
+    [1, 1, 1],
+    [5, 33, 7],
+    [12, 32, 16],
+    [31, 31, 31],
+    [200, 130, 100],
+    [333, 384, 700],
+    [64, 300, 64],
+    [3, 4096, 384],
+    [400, 96, 2000],
+];
+
+fn units() -> Vec<UnitName> {
+    let mut units = vec![
+        UnitName::best(Precision::F32),
+        UnitName::best(Precision::Bf16),
+        UnitName::F32Portable,
+        UnitName::Bf16Portable,
+    ];
+    #[cfg(target_arch = "x86_64")]
+    {
+        let (avx2, fma) = (is_x86_feature_detected!("avx2"), is_x86_feature_detected!("fma"));
+        units.extend((avx2 && fma).then_some(UnitName::F32Avx2));
+        units.extend(is_x86_feature_detected!("avx512bf16").then_some(UnitName::Bf16Avx512));
+    }
+    units
+}
+
+fn product(unit: UnitName, a: Matrix<'_>, b: Matrix<'_>, shape: [usize; 2]) -> Tensor {
+    let mut out = Tensor::empty(&device(), &shape);
+    super::product(unit, a, b, &mut out);
+    out
+}
+
+fn is_half_width(unit: UnitName) -> bool {
+    matches!(unit, UnitName::Bf16Amx | UnitName::Bf16Avx512 | UnitName::Bf16Portable)
+}
+
+#[test]
+fn every_unit_multiplies_every_layout() {
+    for unit in units() {
+        for [m, n, k] in SHAPES {
+            for [left, right] in [[false, false], [false, true], [true, false], [true, true]] {
+                let a = random(&if left { [k, m] } else { [m, k] }, 1);
+                let b = random(&if right { [n, k] } else { [k, n] }, 2);
+                let got = product(
+                    unit,
+                    Matrix { tensor: &a, transposed: left },
+                    Matrix { tensor: &b, transposed: right },
+                    [m, n],
+                );
+                let rounded = |x: f32| if is_half_width(unit) { bf16::widen(bf16::round(x)) } else { x };
+                let at = |x: &Tensor, transposed, i: usize, j: usize| {
+                    f64::from(rounded(x.data()[if transposed { j * x.columns() + i } else { i * x.columns() + j }]))
+                };
+                for (i, j) in [(0, 0), (m / 2, n / 3), (m - 1, n - 1), (m / 3, n - 1), (m - 1, 0)] {
+                    let exact: f64 = (0..k).map(|s| at(&a, left, i, s) * at(&b, right, s, j)).sum();
+                    let error = (f64::from(got.data()[i * n + j]) - exact).abs();
+                    assert!(error < 3e-7 * k as f64 + 1e-6, "{unit:?} {m}×{n}×{k} at {i},{j}: {error}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn rounding_to_bf16_is_to_the_nearest_and_to_even() {
+    for (x, expected) in [
+        (1.0, 1.0),
+        (1.0 + 1.0 / 256.0, 1.0),
+        (1.0 + 3.0 / 256.0, 1.0 + 4.0 / 256.0),
+        (1.004, 1.0078125),
+        (-3.0e38, -3.004_055_3e38),
+        (f32::INFINITY, f32::INFINITY),
+        (0.0, 0.0),
+    ] {
+        let got = bf16::widen(bf16::round(x));
+        assert!(got == expected || (got / expected - 1.0).abs() < 1e-4, "{x}: {got}");
+    }
+    assert!(bf16::widen(bf16::round(f32::NAN)).is_nan());
+    assert!(bf16::widen(bf16::round(f32::from_bits(0x7F80_0001))).is_nan());
+}
+
+#[test]
+fn a_product_has_the_same_bits_on_any_number_of_threads() {
+    for unit in units() {
+        for [m, n, k] in [[300, 200, 100], [777, 384, 1536], [5, 4096, 384]] {
+            let (a, b) = (random(&[m, k], 1), random(&[n, k], 2));
+            let run = || product(unit, Matrix::plain(&a), Matrix::transposed(&b), [m, n]).to_vec();
+            let one = with_threads(1, run);
+            for threads in [2, 3, 8] {
+                assert!(one == with_threads(threads, run), "{unit:?} {m}×{n}×{k} on {threads} threads");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_row_of_a_product_has_the_same_bits_whatever_rows_are_with_it() {
+    for unit in units() {
+        for (n, k) in [(1, 20), (16, 5), (40, 1024), (384, 384), (768, 3072)] {
+            let (x, b) = (random(&[300, k], 1), random(&[n, k], 2));
+            let all = product(unit, Matrix::plain(&x), Matrix::transposed(&b), [300, n]);
+            for m in [1, 2, 11, 12, 13, 31, 32, 33, 192, 257] {
+                let part = Tensor::from_slice(&device(), &[m, k], &x.data()[41 * k..(41 + m) * k]).unwrap();
+                let got = product(unit, Matrix::plain(&part), Matrix::transposed(&b), [m, n]);
+                assert!(got.data() == &all.data()[41 * n..(41 + m) * n], "{unit:?} {m}×{n}×{k}");
+            }
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! What multiplies: the contract of a microkernel.
+
+use crate::tensor::Element;
+
+/// The largest tile that is packed at once.
+pub const TILE: usize = 32;
+
+/// Which way the depth of a product runs through a matrix that is packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depth {
+    /// Along its columns: each row becomes a row (or column) of the product.
+    Columns,
+    /// Along its rows: each column becomes a row (or column) of the product.
+    Rows,
+}
+
+/// Numbers on their way into an operand: `tile[i][j]` is row `i` and column `j` of a part of the packed matrix, filled
+/// up with zeros.
+pub type Tile = [[f32; TILE]; TILE];
+
+/// A way to multiply packed operands. Left panels hold `ROWS` rows of the left operand, right panels `COLUMNS` columns
+/// of the right one; both go through the depth in steps of `STEP`, and the layout of a step is the unit's own.
+pub trait Unit: Copy + Send + Sync + 'static {
+    /// What operands are made of.
+    type Element: Element;
+    /// Rows of a left panel, at most [`TILE`] and a divisor of 192.
+    const ROWS: usize;
+    /// Columns of a right panel.
+    const COLUMNS: usize = TILE;
+    /// Depth of a step, at most [`TILE`].
+    const STEP: usize;
+
+    /// Writes one step of a left panel.
+    fn place_left(tile: &Tile, depth: Depth, step: &mut [Self::Element]);
+    /// Writes one step of a right panel.
+    fn place_right(tile: &Tile, depth: Depth, step: &mut [Self::Element]);
+
+    /// Before products on this thread.
+    fn begin() {}
+    /// After products on this thread.
+    fn end() {}
+
+    /// `block = left · right`, or added to `block` if it accumulates: `ROWS` rows of `COLUMNS` sums, `stride` apart.
+    /// `left_depth` is how the left operand was packed.
+    ///
+    /// # Safety
+    /// The machine must have the unit; `left` and `right` must hold `steps` steps; `block` must be writable as said;
+    /// [`Unit::begin`] must have been called on this thread.
+    unsafe fn multiply(
+        steps: usize,
+        left_depth: Depth,
+        left: *const Self::Element,
+        right: *const Self::Element,
+        block: *mut f32,
+        stride: usize,
+        accumulate: bool,
+    );
+}

@@ -1,0 +1,107 @@
+//! Where the time of a step goes: a device that takes the time of every operation.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::kernels::{Activation, AdamWUpdate, Affine, Binary, Kernels, LinearGradients, Matrix, Unary};
+use crate::ops::attention::Attention;
+use crate::ops::evolve::Evolve;
+use crate::ops::gene_fitness::GeneFitness;
+use crate::ops::info_nce::InfoNce;
+use crate::ops::modulate::Modulate;
+use crate::ops::pool::Pooling;
+use crate::optim::AdamW;
+use crate::random::Site;
+use crate::sequences::Sequences;
+use crate::tensor::{Ids, Tensor};
+
+/// Time by operation, as the names in [`Kernels`]. Clones are the same record.
+#[derive(Clone, Debug, Default)]
+pub struct Profile(Arc<Mutex<BTreeMap<&'static str, Duration>>>);
+
+impl Profile {
+    /// The time since the last call, by operation.
+    pub fn take(&self) -> BTreeMap<&'static str, Duration> {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn add(&self, operation: &'static str, time: Duration) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(operation).or_default() += time;
+    }
+}
+
+/// Kernels that take the time of others.
+pub(crate) struct Profiled {
+    pub kernels: Arc<dyn Kernels>,
+    pub profile: Profile,
+}
+
+macro_rules! take_the_time_of {
+    ($(fn $name:ident($($argument:ident: $type:ty),* $(,)?) $(-> $result:ty)?;)*) => {
+        impl Kernels for Profiled {
+            fn name(&self) -> &'static str {
+                self.kernels.name()
+            }
+
+            $(fn $name(&self, $($argument: $type),*) $(-> $result)? {
+                let started = Instant::now();
+                let result = self.kernels.$name($($argument),*);
+                self.profile.add(stringify!($name), started.elapsed());
+                result
+            })*
+        }
+    };
+}
+
+take_the_time_of! {
+    fn accumulate(x: &Tensor, sum: &mut Tensor);
+    fn scale(x: &Tensor, factor: f32, out: &mut Tensor);
+    fn unary(function: Unary, x: &Tensor, out: &mut Tensor);
+    fn unary_backward(function: Unary, x: &Tensor, dy: &Tensor, dx: &mut Tensor);
+    fn binary(function: Binary, a: &Tensor, b: &Tensor, out: &mut Tensor);
+    fn reduce(x: &Tensor, out: &mut Tensor);
+    fn matmul(a: Matrix<'_>, b: Matrix<'_>, out: &mut Tensor);
+    fn linear(x: &Tensor, activation: Activation, parts: &[Affine<'_>], outs: &mut [Tensor]);
+    fn linear_backward(x: &Tensor, activation: Activation, weights: &[&Tensor], douts: &[&Tensor], gradients: LinearGradients<'_>);
+    fn softmax(x: &Tensor, out: &mut Tensor);
+    fn softmax_backward(y: &Tensor, dy: &Tensor, dx: &mut Tensor);
+    fn embedding_sum(parts: &[(&Ids, &Tensor)], out: &mut Tensor);
+    fn embedding_backward(ids: &Ids, dy: &Tensor, dtable: &mut Tensor);
+    fn layer_norm(x: &Tensor, gain: &Tensor, bias: &Tensor, epsilon: f32, y: &mut Tensor, statistics: &mut Tensor);
+    fn layer_norm_backward(x: &Tensor, gain: &Tensor, statistics: &Tensor, dy: &Tensor, gradients: [&mut Tensor; 3]);
+    fn rms_norm(x: &Tensor, gain: &Tensor, epsilon: f32, y: &mut Tensor, inverse_rms: &mut Tensor);
+    fn rms_norm_backward(x: &Tensor, gain: &Tensor, inverse_rms: &Tensor, dy: &Tensor, gradients: [&mut Tensor; 2]);
+    fn dropout(x: &Tensor, sequences: &Sequences, probability: f32, site: Site, out: &mut Tensor);
+    fn attention(qkv: [&Tensor; 3], sequences: &Sequences, options: &Attention, out: &mut Tensor, lse: &mut Tensor);
+    fn attention_backward(qkv: [&Tensor; 3], sequences: &Sequences, options: &Attention, lse: &Tensor, dout: &Tensor, gradients: [&mut Tensor; 3]);
+    fn evolve(values: &Tensor, sequences: &Sequences, options: &Evolve, ancestry: &mut Tensor);
+    fn gene_fitness(values: &Tensor, sequences: &Sequences, options: &GeneFitness, fitness: &mut Tensor, inverse: &mut Tensor);
+    fn gene_fitness_backward(values: &Tensor, sequences: &Sequences, options: &GeneFitness, saved: [&Tensor; 2], dfitness: &Tensor, dvalues: &mut Tensor);
+    fn modulate(x: &Tensor, fitness: &Tensor, sequences: &Sequences, options: &Modulate, out: &mut Tensor);
+    fn modulate_backward(x: &Tensor, fitness: &Tensor, sequences: &Sequences, options: &Modulate, dout: &Tensor, gradients: [&mut Tensor; 2]);
+    fn pool(x: &Tensor, sequences: &Sequences, pooling: Pooling, out: &mut Tensor, argmax: &mut Ids);
+    fn pool_backward(dout: &Tensor, sequences: &Sequences, pooling: Pooling, argmax: &Ids, dx: &mut Tensor);
+    fn l2_normalize(x: &Tensor, out: &mut Tensor, norms: &mut Tensor);
+    fn l2_normalize_backward(y: &Tensor, norms: &Tensor, dy: &Tensor, dx: &mut Tensor);
+    fn info_nce(scores: &Tensor, options: &InfoNce, loss: &mut Tensor, dscores: &mut Tensor);
+    fn adamw(options: &AdamW, update: AdamWUpdate, gradient: &Tensor, parameter: &mut Tensor, moments: [&mut Tensor; 2]);
+    fn sum_of_squares(x: &Tensor) -> f64;
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::random;
+    use crate::{Device, Tape};
+
+    #[test]
+    fn a_profile_names_the_operations_that_ran_since_it_was_last_taken() {
+        let (device, profile) = Device::cpu().profiled();
+        let tape = Tape::inference();
+        let x = tape.constant(crate::Tensor::from_slice(&device, &[3, 3], random(&[3, 3], 1).data()).unwrap());
+        x.matmul(&x).unwrap().gelu().unwrap();
+        let times = profile.take();
+        assert_eq!(times.keys().copied().collect::<Vec<_>>(), ["matmul", "unary"]);
+        assert!(profile.take().is_empty());
+    }
+}
