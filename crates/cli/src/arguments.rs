@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use mendel::bench::Lengths;
 use mendel::train::Resume;
 use mendel::{Arm, Settings};
 use serde::Serialize;
@@ -127,8 +128,8 @@ pub struct BenchArguments {
     /// Pairs per step
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(2..))]
     pub pairs: u32,
-    /// Where the lengths of the texts come from
-    #[arg(long, value_enum, default_value_t = Lengths::Msmarco)]
+    /// Lengths of the texts in tokens: msmarco, as long as its queries and passages, or one length of 3 to 512 for all
+    #[arg(long, value_name = "LENGTHS", default_value = "msmarco")]
     pub lengths: Lengths,
     /// Steps measured, after those that warm up
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
@@ -174,13 +175,6 @@ pub enum Shape {
     BertBase,
     /// The built-in model
     DemoTiny,
-}
-
-/// The lengths of the texts that `bench` measures with.
-#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lengths {
-    /// As long as the queries and passages of MS MARCO
-    Msmarco,
 }
 
 /// What `info` takes.

@@ -182,7 +182,7 @@ fn settings_that_are_not_possible_are_wrong_usage() {
         (["--mutation-rate", "2"].as_slice(), "mutation-rate = 2"),
         (&["--device", "cuda"], "device = cuda"),
         (&["--device", "cuda:1"], "device = cuda:1"),
-        (&["--precision", "bf16"], "precision = bf16"),
+        (&["--precision", "f16"], "precision = f16"),
         (&["--qk-norm=maybe"], "maybe"),
         (&["--n-kv-heads", "0"], "n-kv-heads = 0"),
         (&["--in-proj-dim", "0"], "in-proj-dim = 0"),

@@ -12,6 +12,7 @@ use crate::ops::gene_fitness::GeneFitness;
 use crate::ops::info_nce::InfoNce;
 use crate::ops::modulate::Modulate;
 use crate::ops::pool::Pooling;
+use crate::ops::residual_norm::ResidualDropout;
 use crate::optim::AdamW;
 use crate::random::Site;
 use crate::sequences::Sequences;
@@ -145,6 +146,27 @@ pub trait Kernels: Send + Sync {
         statistics: &Tensor,
         dy: &Tensor,
         gradients: [&mut Tensor; 3],
+    );
+    /// Writes `residual + dropout(x)`, its layer norm, and the norm's statistics.
+    fn residual_norm(
+        &self,
+        terms: [&Tensor; 2],
+        dropout: Option<(&Sequences, ResidualDropout)>,
+        affine: [&Tensor; 2],
+        epsilon: f32,
+        outs: [&mut Tensor; 3],
+    );
+    /// Gradients of [`Kernels::residual_norm`]: in the residual, `gain` and `bias`, and where something is dropped in
+    /// `x`, whose gradient is else the residual's.
+    fn residual_norm_backward(
+        &self,
+        sum: &Tensor,
+        gain: &Tensor,
+        statistics: &Tensor,
+        dy: &Tensor,
+        dropout: Option<(&Sequences, ResidualDropout)>,
+        gradients: [&mut Tensor; 3],
+        dx: Option<&mut Tensor>,
     );
     /// RMS norm over the last dimension; `inverse_rms` is `[rows, 1]`.
     fn rms_norm(&self, x: &Tensor, gain: &Tensor, epsilon: f32, y: &mut Tensor, inverse_rms: &mut Tensor);

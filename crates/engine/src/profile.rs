@@ -11,6 +11,7 @@ use crate::ops::gene_fitness::GeneFitness;
 use crate::ops::info_nce::InfoNce;
 use crate::ops::modulate::Modulate;
 use crate::ops::pool::Pooling;
+use crate::ops::residual_norm::ResidualDropout;
 use crate::optim::AdamW;
 use crate::random::Site;
 use crate::sequences::Sequences;
@@ -70,6 +71,22 @@ take_the_time_of! {
     fn embedding_backward(ids: &Ids, dy: &Tensor, dtable: &mut Tensor);
     fn layer_norm(x: &Tensor, gain: &Tensor, bias: &Tensor, epsilon: f32, y: &mut Tensor, statistics: &mut Tensor);
     fn layer_norm_backward(x: &Tensor, gain: &Tensor, statistics: &Tensor, dy: &Tensor, gradients: [&mut Tensor; 3]);
+    fn residual_norm(
+        terms: [&Tensor; 2],
+        dropout: Option<(&Sequences, ResidualDropout)>,
+        affine: [&Tensor; 2],
+        epsilon: f32,
+        outs: [&mut Tensor; 3],
+    );
+    fn residual_norm_backward(
+        sum: &Tensor,
+        gain: &Tensor,
+        statistics: &Tensor,
+        dy: &Tensor,
+        dropout: Option<(&Sequences, ResidualDropout)>,
+        gradients: [&mut Tensor; 3],
+        dx: Option<&mut Tensor>,
+    );
     fn rms_norm(x: &Tensor, gain: &Tensor, epsilon: f32, y: &mut Tensor, inverse_rms: &mut Tensor);
     fn rms_norm_backward(x: &Tensor, gain: &Tensor, inverse_rms: &Tensor, dy: &Tensor, gradients: [&mut Tensor; 2]);
     fn dropout(x: &Tensor, sequences: &Sequences, probability: f32, site: Site, out: &mut Tensor);

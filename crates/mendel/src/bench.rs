@@ -1,6 +1,7 @@
 //! How fast a training step is: random tokens in lengths like MS MARCO's, arms step by step in turn.
 
 use std::collections::BTreeMap;
+use std::str::FromStr;
 use std::time::Instant;
 
 use mendel_engine::cpu::UnitName;
@@ -28,6 +29,37 @@ const WORDS: std::ops::Range<u32> = 1000..29999;
 /// Steps before those that are measured.
 const WARMUP_STEPS: usize = 3;
 
+/// How many tokens texts have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lengths {
+    /// Queries and passages as MS MARCO's.
+    Msmarco,
+    /// All alike.
+    All(usize),
+}
+
+impl Lengths {
+    /// The tokens of a pair's query and passage.
+    fn of(self, pair: usize) -> [usize; 2] {
+        match self {
+            Lengths::Msmarco => [QUERY_LENGTHS[pair % 10], PASSAGE_LENGTHS[pair % 10]],
+            Lengths::All(length) => [length; 2],
+        }
+    }
+}
+
+impl FromStr for Lengths {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.parse() {
+            _ if text == "msmarco" => Ok(Lengths::Msmarco),
+            Ok(length) if (3..=512).contains(&length) => Ok(Lengths::All(length)),
+            _ => Err(format!("'{text}' is neither msmarco nor a number of tokens from 3 to 512")),
+        }
+    }
+}
+
 /// What is measured.
 #[derive(Clone, Debug)]
 pub struct Workload {
@@ -35,6 +67,8 @@ pub struct Workload {
     pub model: BertConfig,
     /// Pairs per step.
     pub pairs: usize,
+    /// How long the texts are.
+    pub lengths: Lengths,
     /// Steps measured of each arm.
     pub steps: usize,
 }
@@ -117,7 +151,7 @@ pub fn measure(
         Ok(Trainer::new(DualEncoder { bert, pooling: settings.pooling }, settings))
     });
     let mut trainers: Vec<Trainer> = trainers.collect::<Result<_, TrainError>>()?;
-    let pairs = random_pairs(workload.pairs, settings.seed);
+    let pairs = random_pairs(workload, settings.seed);
     let mut sampler = Sampler::new(pairs.len(), workload.pairs, settings.seed)?;
     let mut taken: Vec<Steps> = trainers.iter().map(|_| Steps::default()).collect();
     let (total, mut tokens) = (WARMUP_STEPS + workload.steps, 0);
@@ -168,13 +202,16 @@ impl Steps {
     }
 }
 
-fn random_pairs(count: usize, seed: u64) -> TrainingPairs {
+fn random_pairs(workload: &Workload, seed: u64) -> TrainingPairs {
     let mut random = SplitMix64::keyed(&[seed]);
     let mut text = |length: usize| -> Vec<u32> {
         let words = (2..length).map(|_| WORDS.start + random.below(WORDS.len()) as u32);
         std::iter::once(CLS).chain(words).chain([SEP]).collect()
     };
-    let texts = (0..count).map(|pair| (text(QUERY_LENGTHS[pair % 10]), text(PASSAGE_LENGTHS[pair % 10])));
+    let texts = (0..workload.pairs).map(|pair| {
+        let [query, passage] = workload.lengths.of(pair);
+        (text(query), text(passage))
+    });
     TrainingPairs::all(TokenStore::of_tokens(texts), 0)
 }
 

@@ -1,5 +1,6 @@
 //! What the model's modules share: the pass that they are part of, and the affine map.
 
+use mendel_engine::ops::residual_norm::{Norm, ResidualDropout};
 use mendel_engine::random::{Purpose, Site};
 use mendel_engine::{Device, Ids, ParameterId, Parameters, Sequences, Tape, Var};
 
@@ -41,6 +42,11 @@ impl Pass<'_> {
             Mode::Evaluation => None,
             Mode::Training { seed, step } => Some(Site { seed, step, layer, purpose }),
         }
+    }
+
+    /// Dropout before a residual sum, in training.
+    pub fn residual_dropout(&self, probability: f32, purpose: Purpose, layer: u32) -> Option<ResidualDropout> {
+        self.site(purpose, layer).map(|site| ResidualDropout { probability, site })
     }
 
     /// Dropout in training, nothing in evaluation.
@@ -105,6 +111,18 @@ impl LayerNorm {
     /// `[N, H] → [N, H]`
     pub fn forward(&self, pass: &Pass<'_>, x: &Var) -> mendel_engine::Result<Var> {
         x.layer_norm(&pass.parameter(self.weight), &pass.parameter(self.bias), self.epsilon)
+    }
+
+    /// The norm of `residual + dropout(x)`, all `[N, H]`.
+    pub fn forward_residual(
+        &self,
+        pass: &Pass<'_>,
+        x: &Var,
+        residual: &Var,
+        dropout: Option<ResidualDropout>,
+    ) -> mendel_engine::Result<Var> {
+        let (gain, bias) = (pass.parameter(self.weight), pass.parameter(self.bias));
+        x.residual_norm(residual, pass.sequences, dropout, Norm { gain: &gain, bias: &bias, epsilon: self.epsilon })
     }
 }
 

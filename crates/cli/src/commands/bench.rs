@@ -21,7 +21,12 @@ pub fn run(arguments: &BenchArguments, run: &mut Run<'_>) -> anyhow::Result<Outc
         Shape::BertBase => BertConfig::default(),
         Shape::DemoTiny => BertConfig { max_position_embeddings: 512, ..BertConfig::demo_tiny(30522) },
     };
-    let workload = Workload { model, pairs: arguments.pairs as usize, steps: arguments.steps as usize };
+    let workload = Workload {
+        model,
+        pairs: arguments.pairs as usize,
+        lengths: arguments.lengths,
+        steps: arguments.steps as usize,
+    };
     let measurement = measure(&workload, run.settings, run.observer)?;
     let text = if arguments.json {
         serde_json::to_string_pretty(&measurement)? + "\n"

@@ -22,6 +22,9 @@ use crate::tensor::Tensor;
 /// Queries whose scores are in memory at once.
 const QUERIES: usize = 96;
 
+/// Numbers in the widest vector register.
+const LANES: usize = 16;
+
 /// One query head of one sequence.
 struct Head<'a> {
     options: &'a Attention,
@@ -55,6 +58,11 @@ impl<'a> Head<'a> {
         1.0 / (self.head_dim() as f32).sqrt()
     }
 
+    /// Numbers in a row of scores: whole vector registers, filled up with what counts for nothing.
+    fn row_len(&self) -> usize {
+        self.len().next_multiple_of(LANES)
+    }
+
     /// The sequence's queries in blocks, numbered from its first token.
     fn blocks(&self) -> impl Iterator<Item = Range<usize>> {
         let len = self.len();
@@ -73,40 +81,45 @@ impl<'a> Head<'a> {
         if self.options.causal { row + 1 } else { self.len() }
     }
 
-    /// Applies attention dropout to the row of one query; its own gradient.
+    /// What dropout multiplies the row of one query by, times `factor`.
     #[inline(always)]
-    fn drop_out(&self, row: usize, values: &mut [f32]) {
-        if let (Some(stream), Some(dropout)) = (&self.stream, self.options.dropout) {
-            mask_row(stream, row as u32 * blocks_per_row(self.len()), dropout.probability, values);
+    fn mask(&self, row: usize, factor: f32, mask: &mut [f32]) {
+        match (&self.stream, self.options.dropout) {
+            (Some(stream), Some(dropout)) => {
+                mask_row(stream, row as u32 * blocks_per_row(self.len()), dropout.probability, factor, mask);
+            }
+            _ => mask.fill(factor),
         }
     }
 
     fn forward<U: Unit>(&self, [q, k, v]: [&Tensor; 3], mut out: Block<'_>, mut lse: Block<'_>) {
-        let (t, d) = (self.len(), self.head_dim());
+        let (t, d, row_len) = (self.len(), self.head_dim(), self.row_len());
         let queries = t.min(QUERIES);
         let lens = [scratch_len::<U>(t, d), scratch_len::<U>(d, t), scratch_len::<U>(queries, d.max(t))];
-        with_panels::<U, 3, 1>(lens, [queries * t], |[keys, values, left], [scores]| {
+        with_panels::<U, 3, 2>(lens, [queries * row_len, row_len], |[keys, values, left], [scores, mask]| {
             let keys = right_here::<U>(&self.view(k, &(0..t), &self.key), Depth::Columns, keys);
             let values = right_here::<U>(&self.view(v, &(0..t), &self.key), Depth::Rows, values);
             for block in self.blocks() {
                 let rows = self.view(q, &block, &self.query);
-                multiply_here(left_here::<U>(&rows, Depth::Columns, left), keys, write(scores, t, self.scale()));
-                let scores = &mut scores[..block.len() * t];
+                let scores = &mut scores[..block.len() * row_len];
+                multiply_here(left_here::<U>(&rows, Depth::Columns, left), keys, write(scores, row_len, self.scale()));
                 vectorised(
                     #[inline(always)]
                     || {
-                        for (row, scores) in block.clone().zip(scores.chunks_exact_mut(t)) {
-                            let (seen, unseen) = scores.split_at_mut(self.visible(row));
-                            let (max, sum) = exponentiate(seen);
-                            let share = 1.0 / sum;
-                            seen.iter_mut().for_each(|p| *p *= share);
-                            unseen.fill(0.0);
+                        for (row, scores) in block.clone().zip(scores.chunks_exact_mut(row_len)) {
+                            let seen = self.visible(row);
+                            scores[seen..].fill(f32::NEG_INFINITY);
+                            let (max, sum) = exponentiate(scores);
                             lse.row(row)[0] = max + sum.ln();
-                            self.drop_out(row, scores);
+                            self.mask(row, 1.0 / sum, mask);
+                            for (p, &mask) in scores.iter_mut().zip(&*mask) {
+                                *p *= mask;
+                            }
+                            scores[seen..].fill(0.0);
                         }
                     },
                 );
-                let probabilities = left_here::<U>(&View::rows_of(scores, t), Depth::Columns, left);
+                let probabilities = left_here::<U>(&View::rows_of(scores, row_len, t), Depth::Columns, left);
                 multiply_here(probabilities, values, write_block(&mut out, block.start, 1.0, false));
             }
         });
@@ -122,55 +135,60 @@ impl<'a> Head<'a> {
         [dq, dk, dv]: [&mut Block<'_>; 3],
         first: bool,
     ) {
-        let (t, d) = (self.len(), self.head_dim());
+        let (t, d, row_len) = (self.len(), self.head_dim(), self.row_len());
         let queries = t.min(QUERIES);
         let (by_key, by_depth) = (scratch_len::<U>(t, d), scratch_len::<U>(d, t));
         let left = scratch_len::<U>(queries, d.max(t)).max(scratch_len::<U>(t, queries));
         let lens = [by_key, by_key, by_depth, left, scratch_len::<U>(d, queries)];
-        with_panels::<U, 5, 4>(lens, [queries * t, queries * t, queries * t, t], |panels, [p, dropped, ds, mask]| {
-            let [keys, values, keys_again, left, right] = panels;
-            let whole = |x| self.view(x, &(0..t), &self.key);
-            let keys = right_here::<U>(&whole(k), Depth::Columns, keys);
-            let values = right_here::<U>(&whole(v), Depth::Columns, values);
-            let keys_again = right_here::<U>(&whole(k), Depth::Rows, keys_again);
-            for block in self.blocks() {
-                let len = block.len() * t;
-                let (p, dropped, ds) = (&mut p[..len], &mut dropped[..len], &mut ds[..len]);
-                let add = !first || block.start > 0;
-                let (q, dout) = (self.view(q, &block, &self.query), self.view(dout, &block, &self.query));
-                multiply_here(left_here::<U>(&q, Depth::Columns, left), keys, write(p, t, self.scale()));
-                multiply_here(left_here::<U>(&dout, Depth::Columns, left), values, write(ds, t, 1.0));
-                vectorised(
-                    #[inline(always)]
-                    || {
-                        let rows = p.chunks_exact_mut(t).zip(dropped.chunks_exact_mut(t)).zip(ds.chunks_exact_mut(t));
-                        for (row, ((p, dropped), ds)) in block.clone().zip(rows) {
-                            let lse = lse.data()[(self.rows.start + row) * self.options.n_heads + head];
-                            self.row_gradient(row, lse, p, dropped, ds, mask);
-                        }
-                    },
-                );
-                let (dropped, ds) = (View::rows_of(dropped, t), View::rows_of(ds, t));
-                let dout = right_here::<U>(&dout, Depth::Rows, right);
-                multiply_here(left_here::<U>(&dropped, Depth::Rows, left), dout, write_block(dv, 0, 1.0, add));
-                let q = right_here::<U>(&q, Depth::Rows, right);
-                multiply_here(left_here::<U>(&ds, Depth::Rows, left), q, write_block(dk, 0, self.scale(), add));
-                let ds = left_here::<U>(&ds, Depth::Columns, left);
-                multiply_here(ds, keys_again, write_block(dq, block.start, self.scale(), false));
-            }
-        });
+        with_panels::<U, 5, 4>(
+            lens,
+            [queries * row_len, queries * row_len, queries * row_len, row_len],
+            |panels, [p, dropped, ds, mask]| {
+                let [keys, values, keys_again, left, right] = panels;
+                let whole = |x| self.view(x, &(0..t), &self.key);
+                let keys = right_here::<U>(&whole(k), Depth::Columns, keys);
+                let values = right_here::<U>(&whole(v), Depth::Columns, values);
+                let keys_again = right_here::<U>(&whole(k), Depth::Rows, keys_again);
+                for block in self.blocks() {
+                    let len = block.len() * row_len;
+                    let (p, dropped, ds) = (&mut p[..len], &mut dropped[..len], &mut ds[..len]);
+                    let add = !first || block.start > 0;
+                    let (q, dout) = (self.view(q, &block, &self.query), self.view(dout, &block, &self.query));
+                    multiply_here(left_here::<U>(&q, Depth::Columns, left), keys, write(p, row_len, self.scale()));
+                    multiply_here(left_here::<U>(&dout, Depth::Columns, left), values, write(ds, row_len, 1.0));
+                    vectorised(
+                        #[inline(always)]
+                        || {
+                            let rows = p.chunks_exact_mut(row_len).zip(dropped.chunks_exact_mut(row_len));
+                            let rows = rows.zip(ds.chunks_exact_mut(row_len));
+                            for (row, ((p, dropped), ds)) in block.clone().zip(rows) {
+                                let lse = lse.data()[(self.rows.start + row) * self.options.n_heads + head];
+                                self.row_gradient(row, lse, p, dropped, ds, mask);
+                            }
+                        },
+                    );
+                    let (dropped, ds) = (View::rows_of(dropped, row_len, t), View::rows_of(ds, row_len, t));
+                    let dout = right_here::<U>(&dout, Depth::Rows, right);
+                    multiply_here(left_here::<U>(&dropped, Depth::Rows, left), dout, write_block(dv, 0, 1.0, add));
+                    let q = right_here::<U>(&q, Depth::Rows, right);
+                    multiply_here(left_here::<U>(&ds, Depth::Rows, left), q, write_block(dk, 0, self.scale(), add));
+                    let ds = left_here::<U>(&ds, Depth::Columns, left);
+                    multiply_here(ds, keys_again, write_block(dq, block.start, self.scale(), false));
+                }
+            },
+        );
     }
 
     /// From scores `p` and `ds = dO Vᵀ`: the probabilities after dropout in `dropped`, the scores' gradient in `ds`.
     #[inline(always)]
     fn row_gradient(&self, row: usize, lse: f32, p: &mut [f32], dropped: &mut [f32], ds: &mut [f32], mask: &mut [f32]) {
         let seen = self.visible(row);
-        for p in &mut p[..seen] {
+        self.mask(row, 1.0, mask);
+        for p in &mut *p {
             *p = math::exp(*p - lse);
         }
         p[seen..].fill(0.0);
-        mask.fill(1.0);
-        self.drop_out(row, mask);
+        ds[seen..].fill(0.0);
         for (((dropped, ds), &p), &mask) in dropped.iter_mut().zip(&mut *ds).zip(&*p).zip(&*mask) {
             *dropped = p * mask;
             *ds *= mask;

@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 
 use super::math::vectorised;
+use crate::ops::residual_norm::ResidualDropout;
 use crate::random::{Site, Stream};
 use crate::sequences::Sequences;
 use crate::tensor::Tensor;
@@ -15,16 +16,16 @@ pub fn threshold(probability: f32) -> u32 {
     (f64::from(probability) * 4_294_967_296.0) as u32
 }
 
-/// Multiplies a row by 0 or `1 / (1 − probability)`, element `i` by the draw `i` of the blocks from `first` on.
+/// A row of 0 or `factor / (1 − probability)`, element `i` by the draw `i` of the blocks from `first` on.
 #[inline(always)]
-pub fn mask_row(stream: &Stream, first: u32, probability: f32, row: &mut [f32]) {
-    let (threshold, scale) = (threshold(probability), 1.0 / (1.0 - probability));
+pub fn mask_row(stream: &Stream, first: u32, probability: f32, factor: f32, mask: &mut [f32]) {
+    let (threshold, kept) = (threshold(probability), factor / (1.0 - probability));
     let mut draws = [0; DRAWS];
-    for (index, chunk) in row.chunks_mut(DRAWS).enumerate() {
+    for (index, chunk) in mask.chunks_mut(DRAWS).enumerate() {
         let draws = &mut draws[..chunk.len()];
         stream.fill(first + (index * DRAWS / 4) as u32, draws);
-        for (x, &draw) in chunk.iter_mut().zip(&*draws) {
-            *x *= if draw < threshold { 0.0 } else { scale };
+        for (mask, &draw) in chunk.iter_mut().zip(&*draws) {
+            *mask = if draw < threshold { 0.0 } else { kept };
         }
     }
 }
@@ -34,20 +35,46 @@ pub fn blocks_per_row(columns: usize) -> u32 {
     columns.div_ceil(4) as u32
 }
 
+/// What dropout multiplies each row of `[N, columns]` by.
+pub struct Masks<'a> {
+    dropout: Option<(&'a Sequences, ResidualDropout)>,
+    blocks: u32,
+}
+
+impl<'a> Masks<'a> {
+    /// Of rows of `columns` elements; all 1 without dropout.
+    pub fn new(dropout: Option<(&'a Sequences, ResidualDropout)>, columns: usize) -> Self {
+        Masks { dropout, blocks: blocks_per_row(columns) }
+    }
+
+    /// All 1.
+    pub fn none() -> Self {
+        Masks { dropout: None, blocks: 0 }
+    }
+
+    /// Those of a row.
+    #[inline(always)]
+    pub fn row(&self, row: usize, mask: &mut [f32]) {
+        let Some((sequences, ResidualDropout { probability, site })) = self.dropout else { return mask.fill(1.0) };
+        let bounds = sequences.cu_seqlens().data();
+        let sequence = bounds.partition_point(|&begin| begin as usize <= row) - 1;
+        let stream = site.stream(sequences.ids().data()[sequence], 0, 0);
+        mask_row(&stream, (row as u32 - bounds[sequence]) * self.blocks, probability, 1.0, mask);
+    }
+}
+
 pub fn dropout(x: &Tensor, sequences: &Sequences, probability: f32, site: Site, out: &mut Tensor) {
     let columns = x.columns();
     let x = x.data();
-    let bounds = sequences.cu_seqlens().data();
-    let blocks = blocks_per_row(columns);
+    let masks = Masks::new(Some((sequences, ResidualDropout { probability, site })), columns);
     out.data_mut().par_chunks_mut(columns).enumerate().with_min_len(8).for_each(|(row, out)| {
-        let sequence = bounds.partition_point(|&begin| begin as usize <= row) - 1;
-        let position = row as u32 - bounds[sequence];
-        let stream = site.stream(sequences.ids().data()[sequence], 0, 0);
         vectorised(
             #[inline(always)]
             || {
-                out.copy_from_slice(&x[row * columns..][..columns]);
-                mask_row(&stream, position * blocks, probability, out);
+                masks.row(row, out);
+                for (out, &x) in out.iter_mut().zip(&x[row * columns..]) {
+                    *out *= x;
+                }
             },
         );
     });

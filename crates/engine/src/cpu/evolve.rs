@@ -157,9 +157,7 @@ impl<'a> Sampled<'a> {
         let mut cumulative = vec![0.0; self.size];
         for generation in 0..self.options.num_generations {
             for (carried, genes) in carried.chunks_exact_mut(d).zip(self.ancestor.chunks_exact(d)) {
-                for (g, (carried, &token)) in carried.iter_mut().zip(genes).enumerate() {
-                    *carried = self.expression[token as usize * d + g];
-                }
+                gather(self.expression, genes, carried);
             }
             self.select(&carried, &mut cumulative);
             self.reproduce(generation, &cumulative);
@@ -206,7 +204,12 @@ impl<'a> Sampled<'a> {
         let total = cumulative[self.size - 1];
         let pick = |draw: u32| {
             let mark = unit(draw) * total;
-            cumulative.partition_point(|&sum| sum <= mark).min(self.size - 1)
+            let before = if self.size <= COUNTED {
+                cumulative.iter().map(|&sum| u32::from(sum <= mark)).sum::<u32>() as usize
+            } else {
+                cumulative.partition_point(|&sum| sum <= mark)
+            };
+            before.min(self.size - 1)
         };
         let mutation = Mutation::new(self.options.mutation_rate, self.expression.len() / d);
         let parents = self.draws.stream(Purpose::Parents, generation);
@@ -227,6 +230,21 @@ impl<'a> Sampled<'a> {
     }
 }
 
+/// What each gene of an organism carries: `expression[genes[g], g]`.
+#[inline(always)]
+fn gather(expression: &[f32], genes: &[u32], carried: &mut [f32]) {
+    let d = genes.len();
+    let rows = (expression.len() / d) as u32;
+    assert!(genes.iter().fold(true, |all, &token| all & (token < rows)));
+    for (g, (carried, &token)) in carried.iter_mut().zip(genes).enumerate() {
+        // SAFETY: the token is below the number of rows, and g below their length. Checked one by one, the numbers
+        // would be read one by one.
+        *carried = unsafe { *expression.get_unchecked(token as usize * d + g) };
+    }
+}
+
+/// A wheel of so many organisms is counted through rather than searched: counting has no branches.
+const COUNTED: usize = 128;
 /// Children whose draws are taken together.
 const SIBLINGS: usize = 16;
 
@@ -235,14 +253,18 @@ const SIBLINGS: usize = 16;
 struct Mutation {
     threshold: u32,
     tokens_per_draw: f32,
-    last_token: u32,
+    last_token: f32,
 }
 
 impl Mutation {
     #[inline(always)]
     fn new(rate: f32, tokens: usize) -> Self {
         let threshold = (f64::from(rate) * 2_147_483_648.0) as u32;
-        Mutation { threshold, tokens_per_draw: tokens as f32 / threshold.max(1) as f32, last_token: tokens as u32 - 1 }
+        Mutation {
+            threshold,
+            tokens_per_draw: tokens as f32 / threshold.max(1) as f32,
+            last_token: (tokens - 1) as f32,
+        }
     }
 
     /// A child's genes from those of its parents.
@@ -252,7 +274,9 @@ impl Mutation {
         for (((out, &draw), &a), &b) in out.iter_mut().zip(draws).zip(a).zip(b) {
             let inherited = if draw & coin != 0 { b } else { a };
             let mutant = draw & 0x7FFF_FFFF;
-            let token = ((mutant as i32 as f32 * self.tokens_per_draw) as i32 as u32).min(self.last_token);
+            let token = (mutant as i32 as f32 * self.tokens_per_draw).min(self.last_token);
+            // SAFETY: a finite number from 0 to the last token. The checked conversion goes one by one.
+            let token = unsafe { token.to_int_unchecked::<i32>() } as u32;
             *out = if mutant < self.threshold { token } else { inherited };
         }
     }

@@ -1,14 +1,17 @@
-//! Layer norm over rows.
+//! Layer norm over rows, alone and of a residual sum.
 
 use rayon::prelude::*;
 
+use super::dropout::Masks;
 use super::math::{self, vectorised};
-use super::parallel::{rows_per_part, sum_over_rows};
+use super::parallel::{SharedMatrix, rows_per_part};
+use crate::ops::residual_norm::ResidualDropout;
+use crate::sequences::Sequences;
 use crate::tensor::Tensor;
 
 pub fn forward(x: &Tensor, gain: &Tensor, bias: &Tensor, epsilon: f32, y: &mut Tensor, statistics: &mut Tensor) {
     let columns = x.columns();
-    let (gain, bias) = (gain.data(), bias.data());
+    let affine = [gain.data(), bias.data()];
     let part = rows_per_part(columns);
     let parts = x.data().par_chunks(part * columns).zip(statistics.data_mut().par_chunks_mut(part * 2));
     y.data_mut().par_chunks_mut(part * columns).zip(parts).for_each(|(y, (x, statistics))| {
@@ -17,53 +20,131 @@ pub fn forward(x: &Tensor, gain: &Tensor, bias: &Tensor, epsilon: f32, y: &mut T
             || {
                 let rows = x.chunks_exact(columns).zip(statistics.chunks_exact_mut(2));
                 for (y, (x, statistics)) in y.chunks_exact_mut(columns).zip(rows) {
-                    let mean = math::sum(x) / columns as f32;
-                    let variance = math::sum_with(x, x, |x, _| (x - mean) * (x - mean)) / columns as f32;
-                    let inverse = 1.0 / (variance + epsilon).sqrt();
-                    statistics.copy_from_slice(&[mean, inverse]);
-                    for (((y, &x), &gain), &bias) in y.iter_mut().zip(x).zip(gain).zip(bias) {
-                        *y = (x - mean) * inverse * gain + bias;
-                    }
+                    statistics.copy_from_slice(&normalise(x, affine, epsilon, y));
                 }
             },
         );
     });
 }
 
-pub fn backward(x: &Tensor, gain: &Tensor, statistics: &Tensor, dy: &Tensor, [dx, dgain, dbias]: [&mut Tensor; 3]) {
+/// `sum = residual + dropout(x)` and its norm, in one pass.
+pub fn residual_forward(
+    [x, residual]: [&Tensor; 2],
+    dropout: Option<(&Sequences, ResidualDropout)>,
+    [gain, bias]: [&Tensor; 2],
+    epsilon: f32,
+    [sum, y, statistics]: [&mut Tensor; 3],
+) {
     let columns = x.columns();
-    let (x, gain, dy, statistics) = (x.data(), gain.data(), dy.data(), statistics.data());
+    let (affine, masks) = ([gain.data(), bias.data()], Masks::new(dropout, columns));
+    let (x, residual) = (x.data(), residual.data());
     let part = rows_per_part(columns);
-    dx.data_mut().par_chunks_mut(part * columns).enumerate().for_each(|(index, dx)| {
+    let parts = sum.data_mut().par_chunks_mut(part * columns).zip(statistics.data_mut().par_chunks_mut(part * 2));
+    y.data_mut().par_chunks_mut(part * columns).zip(parts).enumerate().for_each(|(index, (y, (sum, statistics)))| {
         vectorised(
             #[inline(always)]
             || {
-                for (row, dx) in dx.chunks_exact_mut(columns).enumerate() {
+                let rows = sum.chunks_exact_mut(columns).zip(statistics.chunks_exact_mut(2));
+                for (row, (y, (sum, statistics))) in y.chunks_exact_mut(columns).zip(rows).enumerate() {
                     let row = index * part + row;
-                    let (x, dy) = (&x[row * columns..][..columns], &dy[row * columns..][..columns]);
-                    row_gradient(x, gain, [statistics[2 * row], statistics[2 * row + 1]], dy, dx);
+                    masks.row(row, sum);
+                    let terms = x[row * columns..].iter().zip(&residual[row * columns..]);
+                    for (sum, (&x, &residual)) in sum.iter_mut().zip(terms) {
+                        *sum = residual + x * *sum;
+                    }
+                    statistics.copy_from_slice(&normalise(sum, affine, epsilon, y));
                 }
             },
         );
     });
-    let rows = dy.len() / columns;
-    let mut sums = vec![0.0; 2 * columns];
-    sum_over_rows(rows, &mut sums, |row, sums| {
+}
+
+/// Writes the norm of a row, and gives its mean and 1/deviation.
+#[inline(always)]
+fn normalise(x: &[f32], [gain, bias]: [&[f32]; 2], epsilon: f32, y: &mut [f32]) -> [f32; 2] {
+    let columns = x.len() as f32;
+    let mean = math::sum(x) / columns;
+    let variance = math::sum_with(x, x, |x, _| (x - mean) * (x - mean)) / columns;
+    let inverse = 1.0 / (variance + epsilon).sqrt();
+    for (((y, &x), &gain), &bias) in y.iter_mut().zip(x).zip(gain).zip(bias) {
+        *y = (x - mean) * inverse * gain + bias;
+    }
+    [mean, inverse]
+}
+
+pub fn backward(x: &Tensor, gain: &Tensor, statistics: &Tensor, dy: &Tensor, [dx, dgain, dbias]: [&mut Tensor; 3]) {
+    gradients(x, gain, statistics, dy, Masks::none(), [dx, dgain, dbias], None);
+}
+
+/// Gradients of [`residual_forward`]: in `residual`, `gain`, `bias`, and in `x` where it is not the residual's.
+pub fn residual_backward(
+    sum: &Tensor,
+    gain: &Tensor,
+    statistics: &Tensor,
+    dy: &Tensor,
+    dropout: Option<(&Sequences, ResidualDropout)>,
+    of_norm: [&mut Tensor; 3],
+    dx: Option<&mut Tensor>,
+) {
+    gradients(sum, gain, statistics, dy, Masks::new(dropout, sum.columns()), of_norm, dx);
+}
+
+fn gradients(
+    x: &Tensor,
+    gain: &Tensor,
+    statistics: &Tensor,
+    dy: &Tensor,
+    masks: Masks<'_>,
+    [dx, dgain, dbias]: [&mut Tensor; 3],
+    masked: Option<&mut Tensor>,
+) {
+    let (rows, columns) = (x.rows(), x.columns());
+    let (x, gain, dy, statistics) = (x.data(), gain.data(), dy.data(), statistics.data());
+    let part = 4 * rows_per_part(columns);
+    let dx = SharedMatrix::new(dx.data_mut(), columns);
+    let masked = masked.map(|masked| SharedMatrix::new(masked.data_mut(), columns));
+    let work = |index: usize| {
+        let rows = index * part..rows.min((index + 1) * part);
+        let mut sums = vec![0.0; 2 * columns];
+        // SAFETY: each part has rows of its own, in both.
+        let (mut dx, mut masked) = unsafe {
+            (dx.block(rows.clone(), 0..columns), masked.as_ref().map(|masked| masked.block(rows.clone(), 0..columns)))
+        };
         vectorised(
             #[inline(always)]
             || {
-                let (mean, inverse) = (statistics[2 * row], statistics[2 * row + 1]);
                 let (gains, biases) = sums.split_at_mut(columns);
-                let (x, dy) = (&x[row * columns..][..columns], &dy[row * columns..][..columns]);
-                for (((gain, bias), &x), &dy) in gains.iter_mut().zip(biases).zip(x).zip(dy) {
-                    *gain += dy * (x - mean) * inverse;
-                    *bias += dy;
+                for (place, row) in rows.enumerate() {
+                    let (x, dy) = (&x[row * columns..][..columns], &dy[row * columns..][..columns]);
+                    let [mean, inverse] = [statistics[2 * row], statistics[2 * row + 1]];
+                    let dx = dx.row(place);
+                    row_gradient(x, gain, [mean, inverse], dy, dx);
+                    for (((gain, bias), &x), &dy) in gains.iter_mut().zip(&mut *biases).zip(x).zip(dy) {
+                        *gain += dy * (x - mean) * inverse;
+                        *bias += dy;
+                    }
+                    if let Some(masked) = &mut masked {
+                        let masked = masked.row(place);
+                        masks.row(row, masked);
+                        for (masked, &dx) in masked.iter_mut().zip(&*dx) {
+                            *masked *= dx;
+                        }
+                    }
                 }
             },
         );
-    });
-    dgain.data_mut().copy_from_slice(&sums[..columns]);
-    dbias.data_mut().copy_from_slice(&sums[columns..]);
+        sums
+    };
+    let partial: Vec<Vec<f32>> = (0..rows.div_ceil(part)).into_par_iter().map(work).collect();
+    for (out, offset) in [(dgain, 0), (dbias, columns)] {
+        let out = out.data_mut();
+        out.fill(0.0);
+        for sums in &partial {
+            for (total, &sum) in out.iter_mut().zip(&sums[offset..]) {
+                *total += sum;
+            }
+        }
+    }
 }
 
 /// With `x̂` the normalised row and `g = gain ⊙ dy`: `dx = (g − mean(g) − x̂·mean(g ⊙ x̂)) / deviation`.

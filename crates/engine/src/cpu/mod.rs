@@ -31,6 +31,7 @@ use crate::ops::gene_fitness::GeneFitness;
 use crate::ops::info_nce::InfoNce;
 use crate::ops::modulate::Modulate;
 use crate::ops::pool::Pooling;
+use crate::ops::residual_norm::ResidualDropout;
 use crate::optim::AdamW;
 use crate::precision::Precision;
 use crate::random::Site;
@@ -137,6 +138,30 @@ impl Kernels for Cpu {
         gradients: [&mut Tensor; 3],
     ) {
         layer_norm::backward(x, gain, statistics, dy, gradients);
+    }
+
+    fn residual_norm(
+        &self,
+        terms: [&Tensor; 2],
+        dropout: Option<(&Sequences, ResidualDropout)>,
+        affine: [&Tensor; 2],
+        epsilon: f32,
+        outs: [&mut Tensor; 3],
+    ) {
+        layer_norm::residual_forward(terms, dropout, affine, epsilon, outs);
+    }
+
+    fn residual_norm_backward(
+        &self,
+        sum: &Tensor,
+        gain: &Tensor,
+        statistics: &Tensor,
+        dy: &Tensor,
+        dropout: Option<(&Sequences, ResidualDropout)>,
+        gradients: [&mut Tensor; 3],
+        dx: Option<&mut Tensor>,
+    ) {
+        layer_norm::residual_backward(sum, gain, statistics, dy, dropout, gradients, dx);
     }
 
     fn rms_norm(&self, x: &Tensor, gain: &Tensor, epsilon: f32, y: &mut Tensor, inverse_rms: &mut Tensor) {

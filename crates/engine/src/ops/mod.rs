@@ -16,5 +16,6 @@ mod layer_norm;
 mod linear;
 pub mod modulate;
 pub mod pool;
+pub mod residual_norm;
 mod rms_norm;
 mod softmax;

@@ -139,11 +139,11 @@ impl BertModel {
     fn layer(&self, pass: &Pass<'_>, layer: &Layer, index: u32, x: &Var) -> mendel_engine::Result<Var> {
         let dropout = self.config.hidden_dropout_prob;
         let attended = layer.attention.forward(pass, x)?;
-        let attended = pass.dropout(attended, dropout, Purpose::AttentionOutputDropout, index)?;
-        let x = layer.attention_norm.forward(pass, &attended.add(x)?)?;
+        let dropped = pass.residual_dropout(dropout, Purpose::AttentionOutputDropout, index);
+        let x = layer.attention_norm.forward_residual(pass, &attended, x, dropped)?;
         let inner = layer.intermediate.forward(pass, &x)?;
         let fed = layer.output.forward_gelu(pass, &inner)?;
-        let fed = pass.dropout(fed, dropout, Purpose::FeedForwardDropout, index)?;
-        layer.output_norm.forward(pass, &fed.add(&x)?)
+        let dropped = pass.residual_dropout(dropout, Purpose::FeedForwardDropout, index);
+        layer.output_norm.forward_residual(pass, &fed, &x, dropped)
     }
 }

@@ -35,9 +35,9 @@ impl<'a> View<'a> {
         View { data: tensor.data(), stride: columns, rows: tensor.rows(), columns }
     }
 
-    /// Rows of `columns` elements that follow each other.
-    pub fn rows_of(data: &'a [f32], columns: usize) -> Self {
-        View { data, stride: columns, rows: data.len() / columns, columns }
+    /// Rows that begin `stride` apart.
+    pub fn rows_of(data: &'a [f32], stride: usize, columns: usize) -> Self {
+        View { data, stride, rows: data.len() / stride, columns }
     }
 
     /// A rectangular part.

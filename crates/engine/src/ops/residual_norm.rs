@@ -1,0 +1,146 @@
+//! The end of a transformer block: dropout, the residual sum, and its layer norm.
+
+use crate::error::{Result, ensure_shape};
+use crate::random::Site;
+use crate::sequences::Sequences;
+use crate::tape::Var;
+use crate::tensor::Tensor;
+
+/// Dropout of what is added to the residual.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ResidualDropout {
+    /// In (0, 1).
+    pub probability: f32,
+    /// Where its draws come from.
+    pub site: Site,
+}
+
+/// The parameters of a layer norm.
+#[derive(Clone, Copy)]
+pub struct Norm<'a> {
+    /// `[columns]`
+    pub gain: &'a Var,
+    /// `[columns]`
+    pub bias: &'a Var,
+    /// Added to the variance.
+    pub epsilon: f32,
+}
+
+impl Var {
+    /// `layer_norm(residual + dropout(x))`, all `[N, columns]`: the same as [`Var::dropout`], [`Var::add`] and
+    /// [`Var::layer_norm`] one after the other, in one pass.
+    pub fn residual_norm(
+        &self,
+        residual: &Var,
+        sequences: &Sequences,
+        dropout: Option<ResidualDropout>,
+        norm: Norm<'_>,
+    ) -> Result<Var> {
+        let (x, columns) = (self.value(), self.value().columns());
+        ensure_shape!(
+            residual.shape() == x.shape()
+                && x.rows() == sequences.tokens()
+                && norm.gain.shape() == [columns]
+                && norm.bias.shape() == [columns]
+                && dropout.is_none_or(|dropout| (0.0..1.0).contains(&dropout.probability)),
+            "residual_norm",
+            "input {:?}, residual {:?}, gain {:?}, bias {:?}, {} tokens and {dropout:?} do not fit",
+            x.shape(),
+            residual.shape(),
+            norm.gain.shape(),
+            norm.bias.shape(),
+            sequences.tokens()
+        );
+        let dropout = dropout.filter(|dropout| dropout.probability > 0.0);
+        let (mut sum, mut y) = (x.empty_like(), x.empty_like());
+        let mut statistics = Tensor::empty(x.device(), &[x.rows(), 2]);
+        x.device().kernels().residual_norm(
+            [x, residual.value()],
+            dropout.map(|dropout| (sequences, dropout)),
+            [norm.gain.value(), norm.bias.value()],
+            norm.epsilon,
+            [&mut sum, &mut y, &mut statistics],
+        );
+        let [x_node, residual_node, gain_node, bias_node] = [self, residual, norm.gain, norm.bias].map(Var::node);
+        let (gain, sequences) = (norm.gain.value().clone(), sequences.clone());
+        Ok(Var::record(y, &[self, residual, norm.gain, norm.bias], move |dy, gradients| {
+            let (mut dsum, mut dgain, mut dbias) = (sum.empty_like(), gain.empty_like(), gain.empty_like());
+            let mut dx = dropout.map(|_| sum.empty_like());
+            dy.device().kernels().residual_norm_backward(
+                &sum,
+                &gain,
+                &statistics,
+                dy,
+                dropout.map(|dropout| (&sequences, dropout)),
+                [&mut dsum, &mut dgain, &mut dbias],
+                dx.as_mut(),
+            );
+            gradients.add(x_node, dx.unwrap_or_else(|| dsum.clone()));
+            for (node, gradient) in [(residual_node, dsum), (gain_node, dgain), (bias_node, dbias)] {
+                gradients.add(node, gradient);
+            }
+            Ok(())
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Tape;
+    use crate::random::Purpose;
+    use crate::testing::{check_gradients, random, sequences, with_threads};
+    use proptest::prelude::*;
+
+    const SITE: Site = Site { seed: 3, step: 5, layer: 1, purpose: Purpose::FeedForwardDropout };
+    const EPSILON: f32 = 1e-3;
+
+    fn dropout(probability: f32) -> Option<ResidualDropout> {
+        Some(ResidualDropout { probability, site: SITE })
+    }
+
+    fn inputs(rows: usize, columns: usize, seed: u64) -> [Tensor; 4] {
+        let whole = [rows, columns];
+        [random(&whole, seed), random(&whole, seed + 1), random(&[columns], seed + 2), random(&[columns], seed + 3)]
+    }
+
+    proptest! {
+        #![proptest_config(crate::testing::cases())]
+        #[test]
+        fn residual_norm_has_the_right_gradient(
+            lengths in prop::collection::vec(1..5_usize, 1..4), columns in 3..20_usize, drops: bool, seed in 0..1000_u64,
+        ) {
+            let sequences = sequences(&lengths);
+            check_gradients(&inputs(sequences.tokens(), columns, seed), |v| {
+                let norm = Norm { gain: &v[2], bias: &v[3], epsilon: 0.5 };
+                v[0].residual_norm(&v[1], &sequences, if drops { dropout(0.4) } else { None }, norm)
+            });
+        }
+
+        #[test]
+        fn it_is_its_three_parts_to_the_last_bit(
+            lengths in prop::collection::vec(1..30_usize, 1..5), columns in 3..400_usize, seed in 0..1000_u64,
+        ) {
+            let sequences = sequences(&lengths);
+            let [x, residual, gain, bias] = inputs(sequences.tokens(), columns, seed);
+            let values = |fused: bool| {
+                let tape = Tape::recording();
+                let [x, residual, gain, bias] =
+                    [&x, &residual, &gain, &bias].map(|tensor| tape.leaf(tensor.clone()));
+                let y = if fused {
+                    let norm = Norm { gain: &gain, bias: &bias, epsilon: EPSILON };
+                    x.residual_norm(&residual, &sequences, dropout(0.1), norm).unwrap()
+                } else {
+                    let sum = residual.add(&x.dropout(&sequences, 0.1, SITE).unwrap()).unwrap();
+                    sum.layer_norm(&gain, &bias, EPSILON).unwrap()
+                };
+                let gradients = tape.backward(&y.mul(&y).unwrap().sum().unwrap()).unwrap();
+                let leaves = [&x, &residual, &gain, &bias].map(|leaf| gradients.of(leaf).unwrap().to_vec());
+                (y.value().to_vec(), leaves)
+            };
+            let one = with_threads(1, || values(true));
+            prop_assert!(one == values(false));
+            prop_assert!(one == with_threads(3, || values(true)));
+        }
+    }
+}
