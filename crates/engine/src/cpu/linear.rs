@@ -1,9 +1,8 @@
 //! Linear maps of one input, with what is before and after them.
 
-use super::elementwise;
 use super::math;
 use super::matmul::{
-    Activated, Depth, Finished, GROUP_COLUMNS, Packed, UnitName, View, multiply, store_plain, with_unit,
+    Activated, Depth, Finished, GROUP_COLUMNS, OfGradients, Packed, UnitName, View, multiply, store_plain, with_unit,
 };
 use super::parallel::SharedMatrix;
 use crate::kernels::{Activation, Affine, LinearGradients};
@@ -50,13 +49,13 @@ pub fn backward(
     let LinearGradients { input, add, weights: dweights, biases } = gradients;
     let views: Vec<View<'_>> = douts.iter().map(|dout| View::of(dout)).collect();
     with_unit!(unit, U => {
+        let OfGradients { beside, transposed, sums } = Packed::<U>::of_gradients(device, &views);
         if let Some(dx) = input {
-            let left = Packed::<U>::left(device, &views, Depth::Columns);
             let weights: Vec<View<'_>> = weights.iter().map(|weight| View::of(weight)).collect();
             let right = Packed::<U>::right(device, &weights, Depth::Rows);
             let (columns, gelu) = (dx.columns(), activation == Activation::Gelu);
             let out = SharedMatrix::new(dx.data_mut(), columns);
-            multiply(&left, &right, #[inline(always)] |part: Finished<'_>| {
+            multiply(&beside, &right, #[inline(always)] |part: Finished<'_>| {
                 // SAFETY: parts of one product are disjoint.
                 let mut block = unsafe { out.block(part.rows.clone(), part.columns.clone()) };
                 for (row, place) in part.rows.clone().enumerate() {
@@ -83,17 +82,21 @@ pub fn backward(
         }
         if dweights.iter().any(Option::is_some) {
             let right = Packed::<U>::right(device, &[activated(x, activation)], Depth::Rows);
-            for (dweight, dout) in dweights.into_iter().zip(views) {
+            for (dweight, left) in dweights.into_iter().zip(&transposed) {
                 let Some(dweight) = dweight else { continue };
-                let left = Packed::<U>::left(device, &[dout], Depth::Rows);
                 let columns = dweight.columns();
-                multiply(&left, &right, store_plain(&SharedMatrix::new(dweight.data_mut(), columns)));
+                multiply(left, &right, store_plain(&SharedMatrix::new(dweight.data_mut(), columns)));
+            }
+        }
+        for (dbias, parts) in biases.into_iter().zip(sums) {
+            let Some(dbias) = dbias else { continue };
+            let dbias = dbias.data_mut();
+            dbias.fill(0.0);
+            for part in parts {
+                for (total, sum) in dbias.iter_mut().zip(part) {
+                    *total += sum;
+                }
             }
         }
     });
-    for (dbias, dout) in biases.into_iter().zip(douts) {
-        if let Some(dbias) = dbias {
-            elementwise::reduce(dout, dbias);
-        }
-    }
 }

@@ -11,7 +11,7 @@ pub(super) mod single_precision;
 mod unit;
 mod units;
 
-pub use pack::{Activated, Packed, View, left_here, right_here, scratch_len, with_panels};
+pub use pack::{Activated, OfGradients, Packed, View, left_here, right_here, scratch_len, with_panels};
 pub use unit::{Depth, Unit};
 pub use units::UnitName;
 pub(super) use units::with_unit;

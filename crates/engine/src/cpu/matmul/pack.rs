@@ -40,6 +40,21 @@ impl<'a> View<'a> {
         View { data, stride, rows: data.len() / stride, columns }
     }
 
+    fn sums_of_columns(&self, rows: Range<usize>) -> Vec<f32> {
+        let mut sums = vec![0.0; self.columns];
+        vectorised(
+            #[inline(always)]
+            || {
+                for row in rows {
+                    for (sum, &x) in sums.iter_mut().zip(&self.data[row * self.stride..]) {
+                        *sum += x;
+                    }
+                }
+            },
+        );
+        sums
+    }
+
     /// A rectangular part.
     pub fn part(&self, rows: &Range<usize>, columns: &Range<usize>) -> Self {
         assert!(rows.end <= self.rows && columns.end <= self.columns);
@@ -55,8 +70,27 @@ impl Source for View<'_> {
 
     #[inline(always)]
     fn read(&self, row: usize, column: usize, out: &mut [f32]) {
-        out.copy_from_slice(&self.data[row * self.stride + column..][..out.len()]);
+        let at = row * self.stride + column;
+        prefetch(self.data, at + AHEAD, out.len());
+        out.copy_from_slice(&self.data[at..][..out.len()]);
     }
+}
+
+/// Tiles go along many rows at once, too many for the machine to see what comes next: so far ahead it is told.
+const AHEAD: usize = 4 * TILE;
+
+/// Asks for `len` numbers from `at` on to be brought into the cache.
+#[inline(always)]
+fn prefetch(data: &[f32], at: usize, len: usize) {
+    const LINE: usize = 16;
+    #[cfg(target_arch = "x86_64")]
+    for place in (at..at + len).step_by(LINE) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a hint, which may name any address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(data.as_ptr().wrapping_add(place).cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (data, at, len, LINE);
 }
 
 /// A matrix of which GELU is taken as it is packed, if at all.
@@ -88,6 +122,19 @@ pub struct Packed<U: Unit> {
     extent: usize,
     depth: Depth,
 }
+
+/// What gradients of linear maps are packed to.
+pub struct OfGradients<U: Unit> {
+    /// All of them, one after the other in depth.
+    pub beside: Packed<U>,
+    /// Each, transposed.
+    pub transposed: Vec<Packed<U>>,
+    /// Each one's sums by column, part by part of its rows.
+    pub sums: Vec<Vec<Vec<f32>>>,
+}
+
+/// Rows of a gradient that are packed together: whole panels and whole steps of every unit.
+const ROWS_AT_ONCE: usize = 96;
 
 /// A packed operand: `extent` rows or columns of the product.
 pub struct Panels<'a, U: Unit> {
@@ -181,6 +228,46 @@ impl<U: Unit> Packed<U> {
             first += layout.steps;
         }
         Packed { data, steps, extent, depth }
+    }
+
+    /// The left operands of the two products that a gradient takes part in: all of them side by side, and each
+    /// transposed. A thread goes through some rows for both, and for their sums by column, while they are in its cache.
+    pub fn of_gradients(device: &Device, gradients: &[View<'_>]) -> OfGradients<U> {
+        let plain: Vec<Layout> = gradients.iter().map(|x| Layout::of::<U>(x, Depth::Columns)).collect();
+        let steps = plain.iter().map(|layout| layout.steps).sum();
+        let mut beside = Packed::empty(device, plain.first().map_or(0, |layout| layout.extent), steps, Depth::Columns);
+        let (mut transposed, mut sums, mut first) = (Vec::new(), Vec::new(), 0);
+        for (gradient, plain) in gradients.iter().zip(plain) {
+            let [rows, columns] = gradient.shape();
+            let layout = Layout::of::<U>(gradient, Depth::Rows);
+            let mut turned = Packed::empty(device, layout.extent, layout.steps, Depth::Rows);
+            let (cells, turned_cells) = (beside.cells(U::ROWS, first), turned.cells(U::ROWS, 0));
+            let of_rows = |part: usize| {
+                let rows = part * ROWS_AT_ONCE..rows.min((part + 1) * ROWS_AT_ONCE);
+                let panels = rows.start / U::ROWS..rows.end.div_ceil(U::ROWS);
+                let steps = rows.start / U::STEP..rows.end.div_ceil(U::STEP);
+                // SAFETY: rows at once are whole panels and whole steps, and each is one task's.
+                unsafe {
+                    cells.fill::<Left>(gradient, Depth::Columns, panels, 0..plain.steps);
+                    turned_cells.fill::<Left>(gradient, Depth::Rows, 0..columns.div_ceil(U::ROWS), steps);
+                }
+                gradient.sums_of_columns(rows)
+            };
+            sums.push((0..rows.div_ceil(ROWS_AT_ONCE)).into_par_iter().map(of_rows).collect());
+            transposed.push(turned);
+            first += plain.steps;
+        }
+        OfGradients { beside, transposed, sums }
+    }
+
+    fn empty(device: &Device, extent: usize, steps: usize, depth: Depth) -> Self {
+        let data = Buffer::new(device.pools(), extent.div_ceil(U::ROWS) * U::ROWS * steps * U::STEP);
+        Packed { data, steps, extent, depth }
+    }
+
+    fn cells(&mut self, width: usize, first: usize) -> Cells<U> {
+        let (size, steps) = (width * U::STEP, self.steps);
+        Cells { data: self.data.as_mut_slice().as_mut_ptr(), size, steps, first }
     }
 
     /// What a product takes.
