@@ -40,7 +40,7 @@ pub fn unary(function: Unary, x: &Tensor, out: &mut Tensor) {
     let (x, out) = (x.data(), out.data_mut());
     match function {
         Unary::Sigmoid => zip_map(x, x, out, |x, _| math::sigmoid(x)),
-        Unary::Gelu => zip_map(x, x, out, |x, _| x * math::normal(x).0),
+        Unary::Gelu => zip_map(x, x, out, |x, _| math::gelu(x)),
     }
 }
 

@@ -110,7 +110,7 @@ impl Source for Activated<'_> {
     fn read(&self, row: usize, column: usize, out: &mut [f32]) {
         self.x.read(row, column, out);
         if self.gelu {
-            out.iter_mut().for_each(|x| *x *= math::normal(*x).0);
+            out.iter_mut().for_each(|x| *x = math::gelu(*x));
         }
     }
 }
