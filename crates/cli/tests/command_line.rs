@@ -2,8 +2,9 @@
 
 mod common;
 
-use common::{Place, begin, fail, mendel, program, stderr, stdout};
+use common::{Place, begin, fail, mendel, program, stderr, stdout, succeed};
 use mendel::Settings;
+use serde_json::Value;
 
 #[track_caller]
 fn wrong_usage(arguments: &[&str], parts: &[&str]) {
@@ -167,4 +168,22 @@ fn a_closed_pipe_ends_the_program_in_silence() {
         assert_eq!(output.status.code(), Some(0));
         assert_eq!(stderr(&output), "");
     }
+}
+
+#[test]
+fn a_measured_step_tells_its_operations_and_takes_no_new_memory() {
+    let common = ["bench", "--shape", "demo-tiny", "--pairs", "4", "--steps", "6", "--json"];
+    for more in [["--precision", "f32"], ["--precision", "bf16"], ["--lengths", "20"]] {
+        let measured: Value = serde_json::from_str(&succeed(&[common.as_slice(), &more].concat())).unwrap();
+        for arm in measured["arms"].as_array().unwrap() {
+            let median = arm["step_seconds"]["median"].as_f64().unwrap();
+            let operations = arm["operations"].as_object().unwrap();
+            let sum: f64 = operations.values().map(|seconds| seconds.as_f64().unwrap()).sum();
+            assert!(operations.contains_key("linear_backward") && sum > 0.0 && median > 0.0, "{arm}");
+            assert!(arm["page_faults"].as_f64().unwrap() < 200.0, "{arm}");
+        }
+    }
+    let limits: Value = serde_json::from_str(&succeed(&["bench", "--limits", "--json"])).unwrap();
+    assert!(limits["matrix_peak"].as_f64().unwrap() > 1e9 && limits["memory_read"].as_f64().unwrap() > 1e8, "{limits}");
+    wrong_usage(&["bench", "--lengths", "2"], &["'2' is neither msmarco nor a number of tokens from 3 to 512"]);
 }

@@ -272,6 +272,18 @@ fn the_number_of_threads_changes_no_bit_and_may_differ_on_resume() {
 }
 
 #[test]
+fn in_bf16_too_the_number_of_threads_changes_no_bit_and_a_killed_run_ends_the_same() {
+    let runs = Runs::new();
+    let bf16 = |threads| [GENETIC.as_slice(), &["--precision", "bf16", "--threads", threads]].concat();
+    runs.straight("train", "one", &bf16("1"));
+    runs.straight("train", "three", &bf16("3"));
+    runs.assert_same("one", "three", "genetic");
+    runs.killed_at(10, "genetic", "train", "mixed", &bf16("2"));
+    runs.resume("train", "mixed", &bf16("1"));
+    runs.assert_same("one", "mixed", "genetic");
+}
+
+#[test]
 fn beginning_anew_in_the_place_of_an_earlier_run_says_that_its_checkpoints_go() {
     let runs = Runs::new();
     runs.straight("train", "out", &[]);

@@ -156,13 +156,11 @@ pub trait Kernels: Send + Sync {
         epsilon: f32,
         outs: [&mut Tensor; 3],
     );
-    /// Gradients of [`Kernels::residual_norm`]: in the residual, `gain` and `bias`, and where something is dropped in
+    /// Gradients of [`Kernels::residual_norm`] from its sum, the gain and the statistics: in the residual, `gain` and `bias`, and where something is dropped in
     /// `x`, whose gradient is else the residual's.
     fn residual_norm_backward(
         &self,
-        sum: &Tensor,
-        gain: &Tensor,
-        statistics: &Tensor,
+        saved: [&Tensor; 3],
         dy: &Tensor,
         dropout: Option<(&Sequences, ResidualDropout)>,
         gradients: [&mut Tensor; 3],

@@ -79,9 +79,7 @@ take_the_time_of! {
         outs: [&mut Tensor; 3],
     );
     fn residual_norm_backward(
-        sum: &Tensor,
-        gain: &Tensor,
-        statistics: &Tensor,
+        saved: [&Tensor; 3],
         dy: &Tensor,
         dropout: Option<(&Sequences, ResidualDropout)>,
         gradients: [&mut Tensor; 3],

@@ -73,26 +73,22 @@ fn normalise(x: &[f32], [gain, bias]: [&[f32]; 2], epsilon: f32, y: &mut [f32]) 
 }
 
 pub fn backward(x: &Tensor, gain: &Tensor, statistics: &Tensor, dy: &Tensor, [dx, dgain, dbias]: [&mut Tensor; 3]) {
-    gradients(x, gain, statistics, dy, Masks::none(), [dx, dgain, dbias], None);
+    gradients([x, gain, statistics], dy, Masks::none(), [dx, dgain, dbias], None);
 }
 
 /// Gradients of [`residual_forward`]: in `residual`, `gain`, `bias`, and in `x` where it is not the residual's.
 pub fn residual_backward(
-    sum: &Tensor,
-    gain: &Tensor,
-    statistics: &Tensor,
+    saved: [&Tensor; 3],
     dy: &Tensor,
     dropout: Option<(&Sequences, ResidualDropout)>,
     of_norm: [&mut Tensor; 3],
     dx: Option<&mut Tensor>,
 ) {
-    gradients(sum, gain, statistics, dy, Masks::new(dropout, sum.columns()), of_norm, dx);
+    gradients(saved, dy, Masks::new(dropout, saved[0].columns()), of_norm, dx);
 }
 
 fn gradients(
-    x: &Tensor,
-    gain: &Tensor,
-    statistics: &Tensor,
+    [x, gain, statistics]: [&Tensor; 3],
     dy: &Tensor,
     masks: Masks<'_>,
     [dx, dgain, dbias]: [&mut Tensor; 3],

@@ -153,15 +153,13 @@ impl Kernels for Cpu {
 
     fn residual_norm_backward(
         &self,
-        sum: &Tensor,
-        gain: &Tensor,
-        statistics: &Tensor,
+        saved: [&Tensor; 3],
         dy: &Tensor,
         dropout: Option<(&Sequences, ResidualDropout)>,
         gradients: [&mut Tensor; 3],
         dx: Option<&mut Tensor>,
     ) {
-        layer_norm::residual_backward(sum, gain, statistics, dy, dropout, gradients, dx);
+        layer_norm::residual_backward(saved, dy, dropout, gradients, dx);
     }
 
     fn rms_norm(&self, x: &Tensor, gain: &Tensor, epsilon: f32, y: &mut Tensor, inverse_rms: &mut Tensor) {

@@ -67,9 +67,7 @@ impl Var {
             let (mut dsum, mut dgain, mut dbias) = (sum.empty_like(), gain.empty_like(), gain.empty_like());
             let mut dx = dropout.map(|_| sum.empty_like());
             dy.device().kernels().residual_norm_backward(
-                &sum,
-                &gain,
-                &statistics,
+                [&sum, &gain, &statistics],
                 dy,
                 dropout.map(|dropout| (&sequences, dropout)),
                 [&mut dsum, &mut dgain, &mut dbias],

@@ -65,7 +65,9 @@ pub fn multiply<U: Unit>(left: &Packed<U>, right: &Packed<U>, store: impl Fn(Fin
             right,
             groups(task),
             #[inline(always)]
-            |part| store(part),
+            |part| {
+                store(part);
+            },
         )
     };
     if left.extent * right.extent * left.steps * U::STEP < WORTH_THREADS {
@@ -84,7 +86,9 @@ pub fn multiply_here<U: Unit>(left: Panels<'_, U>, right: Panels<'_, U>, mut sto
             right,
             groups(task),
             #[inline(always)]
-            |part| store(part),
+            |part| {
+                store(part);
+            },
         );
     }
 }

@@ -383,8 +383,8 @@ fn read_tile(source: &impl Source, [row, column]: [usize; 2], [height, width]: [
     let [rows, columns] = source.shape();
     if row + height <= rows && column + width <= columns {
         // Of constant width: the compiler makes register moves of it.
-        for i in 0..height {
-            source.read(row + i, column, &mut tile[i][..width]);
+        for (i, out) in tile[..height].iter_mut().enumerate() {
+            source.read(row + i, column, &mut out[..width]);
         }
     } else {
         *tile = [[0.0; TILE]; TILE];
