@@ -99,12 +99,13 @@ fn best_single_precision() -> UnitName {
 
 #[cfg(target_arch = "x86_64")]
 fn best_half_width() -> UnitName {
-    if has_amx_bf16() && may_use_tiles() {
-        UnitName::Bf16Amx
-    } else if is_x86_feature_detected!("avx512bf16") {
-        UnitName::Bf16Avx512
-    } else {
+    // Operands of the tiles, too, are rounded and packed by AVX-512.
+    if !is_x86_feature_detected!("avx512bf16") || !is_x86_feature_detected!("avx512bw") {
         UnitName::Bf16Portable
+    } else if has_amx_bf16() && may_use_tiles() {
+        UnitName::Bf16Amx
+    } else {
+        UnitName::Bf16Avx512
     }
 }
 
