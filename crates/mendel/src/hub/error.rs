@@ -26,7 +26,7 @@ pub enum HubError {
     NotFound { endpoint: String, what: String, ways: &'static str },
     /// 429.
     #[error(
-        "{endpoint} refuses {name} for now, there were too many requests (status 429); wait some minutes and run again, which goes on where this ended, or set HF_TOKEN"
+        "{endpoint} has had too many requests and refuses {name} (status 429); wait some minutes and run again, which goes on where this ended, or set HF_TOKEN"
     )]
     TooManyRequests { endpoint: String, name: String },
     /// The server failed, or the connection ended, more than once.

@@ -58,8 +58,11 @@ impl Finished<'_> {
 /// it is `#[inline(always)]`.
 pub fn multiply<U: Unit>(left: &Packed<U>, right: &Packed<U>, store: impl Fn(Finished<'_>) + Sync) {
     let (left, right) = (left.panels(), right.panels());
+    if left.extent * right.extent * left.steps * U::STEP < WORTH_THREADS {
+        return multiply_here(left, right, store);
+    }
     let (groups, tasks) = groups::<U>(left, right);
-    let work = |task: usize| {
+    (0..tasks).into_par_iter().for_each(|task| {
         group(
             left,
             right,
@@ -68,13 +71,8 @@ pub fn multiply<U: Unit>(left: &Packed<U>, right: &Packed<U>, store: impl Fn(Fin
             |part| {
                 store(part);
             },
-        )
-    };
-    if left.extent * right.extent * left.steps * U::STEP < WORTH_THREADS {
-        (0..tasks).for_each(work);
-    } else {
-        (0..tasks).into_par_iter().for_each(work);
-    }
+        );
+    });
 }
 
 /// [`multiply`] on this thread, of panels in scratch memory.
