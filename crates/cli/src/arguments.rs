@@ -116,7 +116,7 @@ impl TrainingArguments {
 
 /// What `train` trains where nothing says otherwise.
 fn one_arm() -> Table {
-    Table::from_iter([("arms".to_owned(), vec![Arm::STANDARD.to_string()].into())])
+    Table::from_iter([("arms".to_owned(), vec!["standard"].into())])
 }
 
 /// What `bench` takes.
@@ -239,13 +239,13 @@ mod tests {
     #[test]
     fn compare_takes_a_list_of_arms() {
         let settings = training("mendel compare --arms genetic,standard+qk-norm").settings().unwrap();
-        assert_eq!(settings.arms, [Arm::GENETIC, Arm { genetic: false, qk_norm: true }]);
+        assert_eq!(settings.arms, [Arm::genetic(), "standard+qk-norm".parse().unwrap()]);
     }
 
     #[test]
     fn train_takes_one_arm_and_calls_it_attention() {
         let settings = training("mendel train --attention genetic").settings_of_one_arm().unwrap();
-        assert_eq!(settings.arms, [Arm::GENETIC]);
+        assert_eq!(settings.arms, [Arm::genetic()]);
         assert!(read("mendel train --arms genetic").is_err());
         assert!(read("mendel train --attention standard,genetic").is_err());
         assert!(read("mendel compare --attention genetic").is_err());
@@ -253,7 +253,7 @@ mod tests {
 
     #[test]
     fn train_without_an_arm_trains_the_standard_one() {
-        assert_eq!(training("mendel train").settings_of_one_arm().unwrap().arms, [Arm::STANDARD]);
+        assert_eq!(training("mendel train").settings_of_one_arm().unwrap().arms, [Arm::standard()]);
     }
 
     #[test]

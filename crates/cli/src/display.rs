@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
-use mendel::Arm;
 use mendel::progress::{Event, Observer};
 
 /// How often a bar's clock moves on while nothing is reported.
@@ -88,7 +87,7 @@ impl Display {
         self.stages.push(Stage { bar, first_step: None });
     }
 
-    fn step(&mut self, logged: &Logged) {
+    fn step(&mut self, logged: &Logged<'_>) {
         let Some(stage) = self.stages.last_mut() else {
             return self.line(&logged.line(None));
         };
@@ -133,8 +132,8 @@ impl Observer for Display {
 }
 
 /// A training step that was logged.
-struct Logged {
-    arm: Arm,
+struct Logged<'a> {
+    arm: &'a str,
     step: u64,
     total: u64,
     loss: f64,
@@ -142,7 +141,7 @@ struct Logged {
     pairs_per_second: f64,
 }
 
-impl Logged {
+impl Logged<'_> {
     /// The time that the steps left will take, at the rate since step `first`, `elapsed` ago.
     fn remaining(&self, first: u64, elapsed: Duration) -> Option<Duration> {
         let done = self.step.checked_sub(first).filter(|&done| done > 0)?;
@@ -185,8 +184,8 @@ fn bar(what: String, unit: &str, total: Option<u64>) -> ProgressBar {
 mod tests {
     use super::*;
 
-    const LOGGED: Logged =
-        Logged { arm: Arm::GENETIC, step: 30, total: 100, loss: 1.5, learning_rate: 2e-5, pairs_per_second: 12.34 };
+    const LOGGED: Logged<'_> =
+        Logged { arm: "genetic", step: 30, total: 100, loss: 1.5, learning_rate: 2e-5, pairs_per_second: 12.34 };
 
     #[test]
     fn a_logged_step_is_one_line_with_its_numbers() {

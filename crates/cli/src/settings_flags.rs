@@ -7,7 +7,6 @@ use std::path::PathBuf;
 
 use clap::builder::RangedU64ValueParser;
 use clap::{Arg, Args, Command};
-use mendel::Arm;
 use mendel::attention::{Evolution, FitnessScale};
 use mendel::settings::{Loss, LrSchedule, Pooling};
 use serde::Serialize;
@@ -162,6 +161,11 @@ pub struct TrainingFlags {
     #[arg(long, value_name = "N", value_parser = whole_number::<u64>())]
     #[serde(skip_serializing_if = "Option::is_none")]
     seed: Option<u64>,
+    /// Train every arm once with each, with commas between; without them once with --seed
+    #[arg(long, value_name = "N,…", value_delimiter = ',', value_parser = whole_number::<u64>())]
+    #[arg(conflicts_with = "seed")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seeds: Option<Vec<u64>>,
     /// Write a checkpoint every so many steps, and at the end
     #[arg(long, value_name = "N", value_parser = whole_number::<u64>())]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -189,10 +193,10 @@ pub struct TrainingFlags {
 #[command(next_help_heading = "Attention")]
 #[serde(rename_all = "kebab-case")]
 pub struct AttentionFlags {
-    /// What is compared: standard and genetic, either with +qk-norm, with commas between
+    /// What is compared: standard and genetic, either with +qk-norm, or arms that the settings define
     #[arg(long, value_name = "ARM,…", value_delimiter = ',')]
     #[serde(skip_serializing_if = "Option::is_none")]
-    arms: Option<Vec<Arm>>,
+    arms: Option<Vec<String>>,
     /// Query heads; without it as many as the model's configuration says
     #[arg(long, value_name = "N", value_parser = whole_number::<usize>())]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -324,6 +328,7 @@ mod tests {
             n_heads: Some(4),
             n_kv_heads: Some(2),
             in_proj_dim: Some(64),
+            seeds: vec![1],
             ..Settings::default()
         };
         let mut settings: Vec<String> = Table::try_from(full).unwrap().keys().cloned().collect();

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Args;
-use mendel::{Settings, presets};
+use mendel::{Arm, Settings, presets};
 use serde::Serialize;
 use toml::{Table, Value};
 
@@ -38,11 +38,28 @@ impl Layers {
         if let Some(path) = &self.config {
             settings.extend(read(path)?);
         }
-        let flags = Table::try_from(flags)
+        let mut flags = Table::try_from(flags)
             .map_err(|error| WrongUsage::new(format!("a flag's value cannot be kept as a setting: {error}")))?;
+        if let Some(Value::Array(arms)) = flags.get_mut("arms") {
+            choose_arms(arms, settings.get("arms"))?;
+        }
         settings.extend(flags);
         settings.try_into().context("the settings do not fit together")
     }
+}
+
+/// The arms that flags name: those that the layers below define under these names, else the built-in ones.
+fn choose_arms(chosen: &mut [Value], defined: Option<&Value>) -> Result<(), WrongUsage> {
+    let defined = defined.and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    for arm in chosen {
+        let of_that_name = |table: &&Value| table.get("name") == Some(&*arm);
+        if let Some(table) = defined.iter().find(of_that_name) {
+            *arm = table.clone();
+        } else if let Err(unknown) = arm.as_str().unwrap_or_default().parse::<Arm>() {
+            return Err(WrongUsage::new(unknown.to_string()));
+        }
+    }
+    Ok(())
 }
 
 fn preset(name: &str) -> Result<Table, WrongUsage> {
@@ -109,7 +126,6 @@ fn suggestion<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Strin
 mod tests {
     use std::io::Write;
 
-    use mendel::Arm;
     use mendel::attention::{Evolution, FitnessScale};
     use mendel::settings::{Loss, LrSchedule, Pooling};
     use proptest::prelude::*;
@@ -217,7 +233,11 @@ mod tests {
             options in prop::array::uniform2(prop::option::of(0..1000usize)),
             numbers in prop::array::uniform3(rates()),
             arms in prop::collection::vec(
-                (any::<bool>(), any::<bool>()).prop_map(|(genetic, qk_norm)| Arm { genetic, qk_norm }), 0..4),
+                (any::<bool>(), prop::option::of(any::<bool>()), prop::option::of(1..100usize)).prop_map(
+                    |(genetic, qk_norm, population_size)| {
+                        let name = if genetic { "genetic" } else { "own" }.into();
+                        Arm { name, genetic, qk_norm, population_size, ..Arm::default() }
+                    }), 0..4),
             fitness_scale in prop::sample::select(vec![FitnessScale::UnitMean, FitnessScale::UnitSum]),
             evolution in prop::sample::select(vec![Evolution::Sampled, Evolution::MeanField]),
         ) -> Settings {

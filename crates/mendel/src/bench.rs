@@ -8,8 +8,8 @@ use mendel_engine::cpu::UnitName;
 use mendel_engine::cpu::limits::{matrix_peak, memory_bandwidth};
 use serde::Serialize;
 
-use crate::arm::Arm;
 use crate::bert::BertConfig;
+use crate::compare::median;
 use crate::data::{Sampler, TokenStore};
 use crate::dual_encoder::DualEncoder;
 use crate::memory;
@@ -90,7 +90,7 @@ pub struct Measurement {
 #[derive(Clone, Debug, Serialize)]
 pub struct ArmMeasurement {
     /// Which.
-    pub arm: Arm,
+    pub arm: String,
     /// Seconds of a step.
     pub step_seconds: StepSeconds,
     /// Speed at the median.
@@ -146,7 +146,7 @@ pub fn measure(
     let (device, profile) = settings.device().profiled();
     let settings = &Settings { batch_size: workload.pairs, from_scratch: true, ..settings.clone() };
     let source = ModelSource::DemoTiny(Box::new(workload.model.clone()));
-    let trainers = settings.arms.iter().map(|&arm| {
+    let trainers = settings.arms.iter().map(|arm| {
         let bert = source.build(settings, arm, &device)?;
         Ok(Trainer::new(DualEncoder { bert, pooling: settings.pooling }, settings))
     });
@@ -174,14 +174,14 @@ pub fn measure(
     }
     observer.observe(Event::StageFinished);
     let (peak_memory_gb, peak) = (memory::peak() as f64 / 1e9, matrix_peak(settings.precision()));
-    let arms = settings.arms.iter().zip(trainers).zip(taken).map(|((&arm, trainer), taken)| {
-        let median = median(&taken.seconds);
+    let arms = settings.arms.iter().zip(trainers).zip(taken).map(|((arm, trainer), taken)| {
+        let median = median(taken.seconds.iter().copied());
         let parameters = trainer.encoder.bert.parameters();
         let throughput = Throughput::new(workload.pairs as f64, tokens as f64, median, parameters, peak);
         let page_faults = taken.page_faults as f64 / workload.steps as f64;
         let operations = taken.operations();
         let step_seconds = StepSeconds { median, all: taken.seconds };
-        ArmMeasurement { arm, step_seconds, throughput, peak_memory_gb, page_faults, operations }
+        ArmMeasurement { arm: arm.name.clone(), step_seconds, throughput, peak_memory_gb, page_faults, operations }
     });
     Ok(Measurement { matrix_peak: peak, pairs: workload.pairs, tokens, arms: arms.collect() })
 }
@@ -213,22 +213,4 @@ fn random_pairs(workload: &Workload, seed: u64) -> TrainingPairs {
         (text(query), text(passage))
     });
     TrainingPairs::all(TokenStore::of_tokens(texts), 0)
-}
-
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let (low, high) = (sorted[(sorted.len() - 1) / 2], sorted[sorted.len() / 2]);
-    (low + high) / 2.0
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_median_is_the_middle_or_between_the_two() {
-        assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
-        assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);
-    }
 }

@@ -1,5 +1,6 @@
 //! What the model's modules share: the pass that they are part of, and the affine map.
 
+use crate::attention::Probe;
 use mendel_engine::ops::residual_norm::{Norm, ResidualDropout};
 use mendel_engine::random::{Purpose, Site};
 use mendel_engine::{Device, Ids, ParameterId, Parameters, Sequences, Tape, Var};
@@ -28,6 +29,8 @@ pub struct Pass<'a> {
     pub sequences: &'a Sequences,
     /// Training or evaluation.
     pub mode: Mode,
+    /// Looks at what genetic attention does, where that is asked for.
+    pub probe: Option<&'a Probe>,
 }
 
 impl Pass<'_> {

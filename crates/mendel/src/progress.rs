@@ -2,8 +2,6 @@
 
 use std::path::Path;
 
-use crate::arm::Arm;
-
 /// Something worth showing.
 #[derive(Debug)]
 #[expect(missing_docs, reason = "the events say what their fields are")]
@@ -16,9 +14,9 @@ pub enum Event<'a> {
     /// The current stage is over.
     StageFinished,
     /// A training step of the current stage was logged (every `log_steps`).
-    Step { arm: Arm, step: u64, total: u64, loss: f64, learning_rate: f64, pairs_per_second: f64 },
+    Step { arm: &'a str, step: u64, total: u64, loss: f64, learning_rate: f64, pairs_per_second: f64 },
     /// An evaluation ended.
-    Evaluated { arm: Arm, step: u64, mrr_at_10: f64, ndcg_at_10: f64 },
+    Evaluated { arm: &'a str, step: u64, mrr_at_10: f64, ndcg_at_10: f64 },
     /// A checkpoint stands complete on disk.
     Saved { path: &'a Path },
     /// Training begins: from now on an interrupted run saves its state.

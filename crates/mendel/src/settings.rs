@@ -112,7 +112,7 @@ pub struct Settings {
     pub log_steps: u64,
     /// Older checkpoints are removed.
     pub keep_checkpoints: usize,
-    /// What is trained: `standard`, `genetic`, either with `+qk-norm`.
+    /// What is trained: names, or tables of a name and what the arm changes.
     pub arms: Vec<Arm>,
     /// The genetic part of the genetic arms.
     #[serde(flatten)]
@@ -134,6 +134,9 @@ pub struct Settings {
     pub causal: bool,
     /// Decides initial weights, order of the data and every random draw.
     pub seed: u64,
+    /// Every arm is trained once with each; without them once with `seed`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub seeds: Vec<u64>,
     /// `auto` or `cpu`.
     pub device: String,
     /// `f32`, `bf16` (mixed: products of bf16 in linear maps and attention), or `auto`, which is `f32` on the CPU.
@@ -156,6 +159,12 @@ impl Settings {
     /// The precision of products: what `auto` stands for is decided here.
     pub fn precision(&self) -> Precision {
         if self.precision == "bf16" { Precision::Bf16 } else { Precision::F32 }
+    }
+
+    /// The settings of each seed's runs.
+    pub fn of_each_seed(&self) -> Vec<Settings> {
+        let seeds = if self.seeds.is_empty() { vec![self.seed] } else { self.seeds.clone() };
+        seeds.into_iter().map(|seed| Settings { seed, ..self.clone() }).collect()
     }
 
     /// The folder that tokenised datasets are kept in.
@@ -205,7 +214,7 @@ impl Default for Settings {
             eval_steps: 500,
             log_steps: 10,
             keep_checkpoints: 3,
-            arms: vec![Arm::STANDARD, Arm::GENETIC],
+            arms: vec![Arm::standard(), Arm::genetic()],
             genetic: Genetic::default(),
             n_heads: None,
             n_kv_heads: None,
@@ -214,6 +223,7 @@ impl Default for Settings {
             attention_bias: true,
             causal: false,
             seed: 42,
+            seeds: Vec::new(),
             device: "auto".into(),
             precision: "auto".into(),
             threads: 0,

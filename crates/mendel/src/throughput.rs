@@ -1,10 +1,10 @@
 //! How fast training goes, also as a share of what the machine could do.
 
 use mendel_engine::Parameters;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Training speed.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Throughput {
     /// Pairs per second of training.
     pub pairs_per_second: f64,

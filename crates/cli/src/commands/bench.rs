@@ -43,7 +43,7 @@ fn table(measurement: &Measurement) -> Table {
     for arm in &measurement.arms {
         let (median, throughput) = (arm.step_seconds.median, arm.throughput);
         table.row([
-            arm.arm.to_string(),
+            arm.arm.clone(),
             format!("{:.1}", 1000.0 * median),
             rate(throughput.pairs_per_second),
             rate(throughput.tokens_per_second),

@@ -34,7 +34,8 @@ struct Printed<'a> {
 
 fn text(comparison: &Comparison, json: bool) -> anyhow::Result<String> {
     if !json {
-        return Ok(compare::table(comparison).to_string());
+        let verdicts = comparison.verdicts().map(|line| line + "\n").collect::<String>();
+        return Ok(format!("{}{verdicts}", compare::table(comparison)));
     }
     Ok(serde_json::to_string_pretty(&Printed { comparison, arms: &comparison.arms })? + "\n")
 }

@@ -72,7 +72,7 @@ fn pairs(model: &SavedModel, arguments: &EvalArguments, run: &mut Run<'_>) -> an
     let settings = run.settings;
     let cache = TokenCache { folder: settings.token_folder()?, encoder: model.texts.clone() };
     let set = data_request(settings).evaluation_of(&settings.dataset, &cache, run.observer)?;
-    let evaluator = Evaluator { set, batch_size: settings.batch_size };
+    let evaluator = Evaluator { set, batch_size: settings.batch_size, temperature: settings.temperature };
     let evaluation = evaluator.evaluate(&model.encoder, run.observer)?;
     if let Some(path) = &arguments.run_file {
         write_run(path, RUN_TAG, &evaluator.set.query_ids, &evaluation.rankings)?;

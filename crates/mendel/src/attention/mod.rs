@@ -1,6 +1,7 @@
 //! The attention module: standard, and the genetic part (docs/genetic-attention.md).
 
 mod genetic;
+mod view;
 
 use mendel_engine::ops::attention::{Attention as Core, AttentionDropout};
 use mendel_engine::ops::evolve::{Evolve, Population, evolve};
@@ -10,8 +11,10 @@ use mendel_engine::random::Purpose;
 use mendel_engine::{ParameterId, Tensor, Var};
 
 use crate::layers::{Linear, Mode, Pass};
+use view::Seen;
 
 pub use genetic::{Evolution, FitnessScale, Genetic};
+pub use view::{GeneticView, Probe};
 
 /// Epsilon of the RMS norm on queries and keys.
 const QK_NORM_EPSILON: f32 = 1e-6;
@@ -146,8 +149,14 @@ impl Attention {
     fn modulate(&self, genetic: &Genetic, pass: &Pass<'_>, mixed: &Var, value: &Var) -> mendel_engine::Result<Var> {
         let head_dim = self.config.head_dim();
         let ancestry = self.ancestry(genetic, pass, value.value())?;
-        let options = GeneFitness { head_dim, causal: self.config.causal, ancestry };
+        let causal = self.config.causal;
+        let options = GeneFitness { head_dim, causal, ancestry: ancestry.clone() };
         let fitness = value.gene_fitness(pass.sequences, options)?;
+        if let Some(probe) = pass.probe {
+            let (values, fitness, sequences) = (value.value(), fitness.value(), pass.sequences);
+            let seen = Seen { values, fitness, ancestry: ancestry.as_ref(), sequences, head_dim, causal };
+            probe.layer(&seen, genetic);
+        }
         let scale = match genetic.fitness_scale {
             FitnessScale::UnitMean => head_dim as f32,
             FitnessScale::UnitSum => 1.0,

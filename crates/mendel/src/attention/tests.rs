@@ -89,7 +89,7 @@ impl Module {
     }
 
     fn pass<'a>(&'a self, tape: &'a Tape, sequences: &'a Sequences, mode: Mode) -> Pass<'a> {
-        Pass { tape, parameters: &self.parameters, sequences, mode }
+        Pass { tape, parameters: &self.parameters, sequences, mode, probe: None }
     }
 
     fn run(&self, x: &Tensor, sequences: &Sequences, mode: Mode) -> Vec<f32> {

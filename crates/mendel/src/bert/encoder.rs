@@ -4,7 +4,7 @@ use mendel_engine::random::Purpose;
 use mendel_engine::{Device, Ids, ParameterId, Parameters, Tape, Var};
 
 use super::{BertConfig, ModelError};
-use crate::attention::Attention;
+use crate::attention::{Attention, GeneticView, Probe};
 use crate::layers::{Batch, LayerNorm, Linear, Mode, Pass};
 
 /// A BERT encoder: configuration, parameters, and where each module finds its own.
@@ -119,7 +119,18 @@ impl BertModel {
     /// The last layer's vector of every token, `[N, H]`. Fails on texts longer than the model's positions and on
     /// token ids outside its vocabulary.
     pub fn forward(&self, tape: &Tape, batch: &Batch, mode: Mode) -> mendel_engine::Result<Var> {
-        let pass = Pass { tape, parameters: &self.parameters, sequences: &batch.sequences, mode };
+        self.run(Pass { tape, parameters: &self.parameters, sequences: &batch.sequences, mode, probe: None }, batch)
+    }
+
+    /// How the genetic part acts on texts, in evaluation; empty of standard attention. Fails as [`forward`](Self::forward).
+    pub fn genetic_view(&self, batch: &Batch) -> mendel_engine::Result<GeneticView> {
+        let (probe, tape) = (Probe::default(), Tape::inference());
+        let (parameters, sequences, mode) = (&self.parameters, &batch.sequences, Mode::Evaluation);
+        self.run(Pass { tape: &tape, parameters, sequences, mode, probe: Some(&probe) }, batch)?;
+        Ok(probe.into_view())
+    }
+
+    fn run(&self, pass: Pass<'_>, batch: &Batch) -> mendel_engine::Result<Var> {
         let mut x = self.embed(&pass, batch)?;
         for (index, layer) in self.layers.iter().enumerate() {
             x = self.layer(&pass, layer, index as u32, &x)?;

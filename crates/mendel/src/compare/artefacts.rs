@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use safetensors::{Dtype, tensor::TensorView};
 use serde::Serialize;
 
-use super::results::{ArmResults, Comparison};
+use super::comparison::Comparison;
+use super::results::ArmResults;
 use crate::dual_encoder::Embeddings;
 use crate::evaluate::Evaluation;
 use crate::files::{FileError, write_atomically};
@@ -42,14 +43,18 @@ impl Artefacts {
         Ok(write_atomically(&self.folder.join("config.toml"), text.as_bytes())?)
     }
 
-    /// An arm's model, embeddings and results.
-    pub fn arm(&self, trained: &TrainedArm, results: &ArmResults, inputs: &Inputs) -> Result<(), TrainError> {
-        let name = arm_name(trained.arm, &results.config);
+    /// A run's model and embeddings.
+    pub fn run(&self, trained: &TrainedArm, settings: &Settings, inputs: &Inputs) -> Result<(), TrainError> {
+        let name = arm_name(&trained.arm, settings);
         let model = SavedModel { encoder: trained.encoder.clone(), texts: inputs.texts.clone() };
         model.save(&self.folder.join("models").join(&name))?;
         let bytes = embeddings(&trained.evaluation, inputs);
-        write_atomically(&self.folder.join("embeddings").join(format!("{name}.safetensors")), &bytes)?;
-        Ok(write_json(&self.folder.join(format!("{}_attention_results.json", trained.arm)), results)?)
+        Ok(write_atomically(&self.folder.join("embeddings").join(format!("{name}.safetensors")), &bytes)?)
+    }
+
+    /// An arm's results.
+    pub fn arm(&self, results: &ArmResults) -> Result<(), TrainError> {
+        Ok(write_json(&self.folder.join(format!("{}_attention_results.json", results.arm)), results)?)
     }
 
     /// `comparison.json`, where there is more than one arm.

@@ -1,18 +1,33 @@
 //! The main job: every arm trained on the same data in the same order from the same initial weights, and compared.
 
 mod artefacts;
+mod comparison;
+mod cost;
+mod examples;
+mod machine;
 mod results;
+pub mod statistics;
 mod table;
 
 use std::path::PathBuf;
 
 pub use artefacts::Artefacts;
-pub use results::{ArmResults, Comparison, Difference, Resources};
+pub use comparison::{Compared, Comparison, Difference, Measured, OverQueries, PRIMARY, Test, Verdict};
+pub use cost::StepCost;
+pub(crate) use cost::median;
+pub use examples::{Example, Examples};
+pub use machine::Machine;
+pub use results::{ArmResults, SeedNumbers};
+pub(crate) use table::MEASURES;
 pub use table::table;
 
 use crate::files::check_writable;
 use crate::progress::Event;
-use crate::train::{Inputs, Resume, Run, TrainError, Trainer, Training, TrainingBatch, starting_points, train_arm};
+use crate::report::Report;
+use crate::settings::Settings;
+use crate::train::{
+    Inputs, PlannedRun, Resume, Run, RunRecord, Start, TrainError, Trainer, Training, TrainingBatch, plan, train_arm,
+};
 use mendel_engine::cpu::limits::matrix_peak;
 
 /// How a comparison ended.
@@ -24,39 +39,69 @@ pub enum Outcome {
     Interrupted(PathBuf),
 }
 
-/// Trains and evaluates every arm of the settings, and writes the artefacts. With one arm there is no comparison to
-/// write, only its results.
+/// Trains and evaluates every arm of the settings with every seed, and writes the artefacts. With one arm there is no
+/// comparison to write, only its results.
 pub fn compare(run: &mut Run<'_>, resume: &Resume) -> Result<Outcome, TrainError> {
     let settings = run.settings;
     check_writable(&settings.output_dir)?;
     let inputs = Inputs::load(settings, run.observer)?;
-    let starts = starting_points(run, &inputs, resume)?;
+    let planned = plan(run, &inputs, resume)?;
     let artefacts = Artefacts::new(settings);
     artefacts.begin(settings)?;
+    for PlannedRun { settings, arm, .. } in planned.iter().filter(|run| !matches!(run.start, Start::Finished(_))) {
+        RunRecord::remove(settings, arm)?;
+    }
     run.observer.observe(Event::TrainingBegins);
     let peak = matrix_peak(settings.precision());
-    let mut results = Vec::with_capacity(settings.arms.len());
-    for (&arm, start) in settings.arms.iter().zip(starts) {
-        let trained = match train_arm(run, &inputs, arm, start)? {
+    let mut records = Vec::with_capacity(planned.len());
+    for planned in planned {
+        let PlannedRun { settings, arm, start } = planned;
+        let checkpoint = match start {
+            Start::Finished(record) => {
+                records.push(*record);
+                continue;
+            }
+            Start::Checkpoint(checkpoint) => Some(checkpoint),
+            Start::First => None,
+        };
+        let mut run = Run { settings: &settings, observer: run.observer, interrupted: run.interrupted };
+        let trained = match train_arm(&mut run, &inputs, &arm, checkpoint)? {
             Training::Done(trained) => trained,
             Training::Interrupted(checkpoint) => return Ok(Outcome::Interrupted(checkpoint)),
         };
-        let arm_results = ArmResults::new(&trained, settings, peak);
-        artefacts.arm(&trained, &arm_results, &inputs)?;
-        results.push(arm_results);
+        artefacts.run(&trained, &settings, &inputs)?;
+        let record = RunRecord::new(&trained, &settings, &inputs, peak);
+        record.write(&settings, &arm)?;
+        records.push(record);
     }
-    let comparison = Comparison::new(results);
+    let several = settings.arms.len() > 1;
+    let step_costs = if several { cost::step_costs(run, &inputs)? } else { Default::default() };
+    let by_arm = by_arm(settings, &records);
+    let arms = by_arm.iter().map(|runs| ArmResults::new(runs, settings)).collect();
+    let measured =
+        Measured { step_costs, examples: examples::of(run, &inputs, &by_arm)?, machine: Machine::this(settings) };
+    let comparison = Comparison::new(arms, &by_arm, measured);
+    comparison.arms.iter().try_for_each(|arm| artefacts.arm(arm))?;
     artefacts.comparison(&comparison)?;
+    if !comparison.differences.is_empty() {
+        Report::new(settings, &comparison)?.write(&settings.output_dir)?;
+    }
     run.observer.observe(Event::Note(format!("artefacts in {}", settings.output_dir.display())));
     Ok(Outcome::Done(Box::new(comparison)))
+}
+
+/// The runs of each arm, in the order of the settings.
+fn by_arm<'a>(settings: &Settings, records: &'a [RunRecord]) -> Vec<Vec<&'a RunRecord>> {
+    let of = |name: &str| records.iter().filter(|run| run.arm == name).collect();
+    settings.arms.iter().map(|arm| of(&arm.name)).collect()
 }
 
 /// Loads everything and makes one step and one evaluation batch of every arm; writes nothing.
 pub fn dry_run(run: &mut Run<'_>) -> Result<(), TrainError> {
     let settings = run.settings;
     let inputs = Inputs::load(settings, run.observer)?;
-    let mut sampler = inputs.sampler.clone();
-    for &arm in &settings.arms {
+    let mut sampler = inputs.sampler(settings)?;
+    for arm in &settings.arms {
         let mut trainer = Trainer::new(inputs.encoder(settings, arm)?, settings);
         let batch = TrainingBatch::deal(&inputs.pairs, &mut sampler, 0, &inputs.device)?;
         trainer.check_gradients(&batch)?;

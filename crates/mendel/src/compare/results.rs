@@ -1,28 +1,24 @@
-//! What is written about an arm, and about the difference between arms.
-
-use std::collections::BTreeMap;
+//! What is written about an arm: means over its seeds, and the numbers of each.
 
 use serde::Serialize;
+use serde_json::{Map, Value};
 
-use crate::arm::Arm;
 use crate::bert::BertConfig;
-use crate::evaluate::{EmbeddingQuality, Measured};
 use crate::settings::Settings;
-use crate::throughput::Throughput;
-use crate::train::TrainedArm;
+use crate::train::{RunNumbers, RunRecord};
 
-/// `<arm>_attention_results.json`: the arm's numbers, and under `seeds` the same of each seed.
+/// `<arm>_attention_results.json`.
 #[derive(Clone, Debug, Serialize)]
 pub struct ArmResults {
-    /// Which arm.
-    pub arm: Arm,
+    /// The arm's name.
+    pub arm: String,
     /// The settings in force.
     pub config: Settings,
     /// The model as it was trained.
     pub model: BertConfig,
-    /// The arm's numbers.
+    /// [`RunNumbers`]: of one seed its own, of several the means, with the deviation of `x` as `x_std` beside it.
     #[serde(flatten)]
-    pub numbers: ArmNumbers,
+    pub numbers: Map<String, Value>,
     /// The numbers of each seed.
     pub seeds: Vec<SeedNumbers>,
 }
@@ -34,152 +30,88 @@ pub struct SeedNumbers {
     pub seed: u64,
     /// Its numbers.
     #[serde(flatten)]
-    pub numbers: ArmNumbers,
-}
-
-/// What was measured of an arm.
-#[derive(Clone, Debug, Serialize)]
-pub struct ArmNumbers {
-    /// Optimizer steps.
-    pub steps: u64,
-    /// Mean training loss of the last epoch's last 10%.
-    pub final_loss: f64,
-    /// Costs.
-    #[serde(flatten)]
-    pub resources: Resources,
-    /// The trained model's measures.
-    pub eval: Measured,
-    /// The same before training.
-    pub untrained: Measured,
-    /// The largest `mrr@10` of the evaluations during training, and its step.
-    pub best: Option<Best>,
-    /// The trained model's embedding space.
-    pub embedding_quality: EmbeddingQuality,
-}
-
-/// The best evaluation.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct Best {
-    /// Its `mrr@10`.
-    #[serde(rename = "mrr@10")]
-    pub mrr_at_10: f64,
-    /// Optimizer steps done before it.
-    pub step: u64,
-}
-
-/// What an arm cost.
-#[derive(Clone, Debug, Serialize)]
-pub struct Resources {
-    /// Training alone, in seconds.
-    pub total_time: f64,
-    /// Training time of each epoch, in seconds.
-    pub epoch_times: Vec<f64>,
-    /// The final evaluation, in seconds.
-    pub eval_time: f64,
-    /// Largest memory in 10⁹ bytes.
-    pub peak_memory_gb: f64,
-    /// Whose memory: `process`.
-    pub peak_memory_kind: &'static str,
-    /// Speed.
-    pub throughput: Throughput,
+    pub numbers: RunNumbers,
 }
 
 impl ArmResults {
-    /// From a trained arm; `peak` is the machine's matrix peak in operations per second.
-    pub fn new(trained: &TrainedArm, settings: &Settings, peak: f64) -> Self {
-        let progress = &trained.progress;
-        let bert = &trained.encoder.bert;
-        let pairs = (progress.step * settings.batch_size as u64) as f64;
-        let throughput = Throughput::new(pairs, progress.tokens as f64, progress.seconds, bert.parameters(), peak);
-        let numbers = ArmNumbers {
-            steps: progress.step,
-            final_loss: progress.final_losses.iter().sum::<f64>() / progress.final_losses.len() as f64,
-            resources: Resources {
-                total_time: progress.seconds,
-                epoch_times: progress.epoch_seconds.clone(),
-                eval_time: trained.evaluation.seconds,
-                peak_memory_gb: progress.peak_memory as f64 / 1e9,
-                peak_memory_kind: "process",
-                throughput,
-            },
-            eval: trained.evaluation.measured.clone(),
-            untrained: trained.untrained.measured.clone(),
-            best: progress.best.map(|(mrr_at_10, step)| Best { mrr_at_10, step }),
-            embedding_quality: trained.evaluation.quality.clone(),
+    /// Of an arm's runs, at least one.
+    pub fn new(runs: &[&RunRecord], settings: &Settings) -> Self {
+        let plain = |run: &&RunRecord| serde_json::to_value(&run.numbers).expect("numbers are plain data");
+        let values: Vec<Value> = runs.iter().map(plain).collect();
+        let Value::Object(numbers) = mean(&values.iter().collect::<Vec<_>>()) else {
+            unreachable!("the numbers of a run are an object")
         };
-        let seeds = vec![SeedNumbers { seed: settings.seed, numbers: numbers.clone() }];
-        ArmResults { arm: trained.arm, config: settings.clone(), model: bert.config().clone(), numbers, seeds }
+        let seeds = runs.iter().map(|run| SeedNumbers { seed: run.seed, numbers: run.numbers.clone() }).collect();
+        ArmResults { arm: runs[0].arm.clone(), config: settings.clone(), model: runs[0].model.clone(), numbers, seeds }
     }
 
-    /// Every number that arms are compared by.
-    fn compared(&self) -> BTreeMap<String, f64> {
-        let numbers = &self.numbers;
-        let mut all = numbers.eval.by_name();
-        all.insert("final_loss".into(), numbers.final_loss);
-        all
+    /// The mean over the seeds of one of their numbers.
+    pub fn mean(&self, number: impl Fn(&RunNumbers) -> f64) -> f64 {
+        self.seeds.iter().map(|seed| number(&seed.numbers)).sum::<f64>() / self.seeds.len() as f64
     }
 
-    fn costs(&self) -> BTreeMap<String, f64> {
-        let Resources { total_time, peak_memory_gb, throughput, .. } = &self.numbers.resources;
-        let Throughput { pairs_per_second, .. } = *throughput;
-        [("total_time", *total_time), ("peak_memory_gb", *peak_memory_gb), ("pairs_per_second", pairs_per_second)]
-            .map(|(name, value)| (name.to_owned(), value))
-            .into()
+    /// The deviation over the seeds of one of their numbers, where there are several.
+    pub fn deviation(&self, number: impl Fn(&RunNumbers) -> f64) -> Option<f64> {
+        let numbers: Vec<f64> = self.seeds.iter().map(|seed| number(&seed.numbers)).collect();
+        (numbers.len() > 1).then(|| deviation(&numbers))
     }
 }
 
-/// `comparison.json`: every later arm beside the first.
-#[derive(Clone, Debug, Serialize)]
-pub struct Comparison {
-    /// The arms' own results, which have files of their own.
-    #[serde(skip)]
-    pub arms: Vec<ArmResults>,
-    /// What the others are compared with.
-    pub reference: Arm,
-    /// One per other arm.
-    pub differences: Vec<Difference>,
-}
-
-/// One arm beside the reference.
-#[derive(Clone, Debug, Serialize)]
-pub struct Difference {
-    /// The arm that is compared.
-    pub arm: Arm,
-    /// By measure: the reference's value, the arm's, and arm minus reference.
-    pub measures: BTreeMap<String, Compared>,
-    /// By cost: the arm's over the reference's.
-    pub cost_ratios: BTreeMap<String, f64>,
-}
-
-/// A number of two arms.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Compared {
-    /// The reference's.
-    pub reference: f64,
-    /// The arm's.
-    pub arm: f64,
-    /// Arm minus reference.
-    pub difference: f64,
-}
-
-impl Comparison {
-    /// Of arms in the order of the settings, at least one; the first is the reference.
-    pub fn new(arms: Vec<ArmResults>) -> Self {
-        let reference = &arms[0];
-        let differences = arms[1..].iter().map(|arm| Difference::new(reference, arm)).collect();
-        Comparison { reference: reference.arm, differences, arms }
+/// The mean of values of the same form, number by number, with the deviations of an object's numbers beside them. What
+/// is no number, or has another form in another seed, is the first seed's where all agree, else absent.
+fn mean(values: &[&Value]) -> Value {
+    match values {
+        [only] => (*only).clone(),
+        [Value::Object(first), ..] => {
+            let mut means = Map::new();
+            for name in first.keys() {
+                let inner: Vec<&Value> = values.iter().map(|value| &value[name]).collect();
+                let deviation = numbers(&inner).map(|numbers| deviation(&numbers));
+                means.insert(name.clone(), mean(&inner));
+                means.extend(deviation.map(|deviation| (format!("{name}_std"), deviation.into())));
+            }
+            Value::Object(means)
+        }
+        [Value::Array(first), ..] if values.iter().all(|v| v.as_array().is_some_and(|v| v.len() == first.len())) => {
+            let inner = |place: usize| values.iter().map(|value| &value[place]).collect::<Vec<_>>();
+            (0..first.len()).map(|place| mean(&inner(place))).collect()
+        }
+        _ => match numbers(values) {
+            Some(numbers) => (numbers.iter().sum::<f64>() / numbers.len() as f64).into(),
+            None if values.iter().all(|value| value == &values[0]) => values[0].clone(),
+            None => Value::Null,
+        },
     }
 }
 
-impl Difference {
-    fn new(reference: &ArmResults, arm: &ArmResults) -> Self {
-        let beside = |of: fn(&ArmResults) -> BTreeMap<String, f64>| {
-            let others = of(arm);
-            of(reference).into_iter().filter_map(move |(name, value)| Some((others.get(&name).copied()?, name, value)))
-        };
-        let measures = beside(ArmResults::compared)
-            .map(|(arm, name, reference)| (name, Compared { reference, arm, difference: arm - reference }));
-        let cost_ratios = beside(ArmResults::costs).map(|(arm, name, reference)| (name, arm / reference)).collect();
-        Difference { arm: arm.arm, measures: measures.collect(), cost_ratios }
+fn numbers(values: &[&Value]) -> Option<Vec<f64>> {
+    values.iter().map(|value| value.as_f64()).collect()
+}
+
+/// The standard deviation of a sample (divisor: its size less one).
+fn deviation(values: &[f64]) -> f64 {
+    let mean = values.iter().sum::<f64>() / values.len() as f64;
+    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+    (squares / (values.len() as f64 - 1.0)).sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn several_seeds_give_means_with_deviations_beside_them() {
+        let [one, two] = [
+            json!({"loss": 1.0, "times": [1.0, 3.0], "kind": "process", "eval": {"mrr@10": 0.5}, "best": null}),
+            json!({"loss": 3.0, "times": [2.0, 5.0], "kind": "process", "eval": {"mrr@10": 0.5}, "best": {"step": 2}}),
+        ];
+        let expected = json!({
+            "loss": 2.0, "loss_std": 2f64.sqrt(), "times": [1.5, 4.0], "kind": "process",
+            "eval": {"mrr@10": 0.5, "mrr@10_std": 0.0}, "best": null,
+        });
+        assert_eq!(mean(&[&one, &two]), expected);
+        assert_eq!(mean(&[&one]), one);
     }
 }

@@ -1,57 +1,60 @@
 //! The comparison as a table for people.
 
-use super::results::{ArmResults, Comparison};
-use crate::evaluate::Measures;
+use super::comparison::{Compared, Comparison, Verdict};
+use super::results::ArmResults;
 use crate::report::table::{NO_VALUE, Table, difference, duration, gigabytes, measure, rate, relative_difference};
 
-/// One row per model: each arm untrained, each arm trained, and each later arm's difference to the first.
+/// One row per model: each arm untrained, each arm trained, and each later arm's difference to the first. Means over
+/// seeds; an asterisk marks a difference that is more than chance, after correction.
 pub fn table(comparison: &Comparison) -> Table {
-    let header = ["", "loss", "MRR@10", "nDCG@10", "R@1", "R@10", "R@100", "training", "memory", "pairs/s"];
-    let mut table = Table::new(header);
+    let measured = MEASURES.map(|(title, _)| title);
+    let mut table = Table::new(["", "loss"].into_iter().chain(measured).chain(["training", "memory", "pairs/s"]));
     for arm in &comparison.arms {
-        let label = format!("{}, untrained", arm.arm);
+        let value = |name: &str| measure(arm.mean(|numbers| numbers.untrained.by_name()[name]));
         let costs = [NO_VALUE; 3].map(str::to_owned);
-        table.row(row(label, NO_VALUE.to_owned(), measures(&arm.numbers.untrained.retrieval).map(measure), costs));
-    }
-    for arm in &comparison.arms {
-        let resources = &arm.numbers.resources;
-        let costs = [
-            duration(resources.total_time),
-            gigabytes(resources.peak_memory_gb),
-            rate(resources.throughput.pairs_per_second),
-        ];
-        let label = arm.arm.to_string();
         table.row(row(
-            label,
-            measure(arm.numbers.final_loss),
-            measures(&arm.numbers.eval.retrieval).map(measure),
+            format!("{}, untrained", arm.arm),
+            NO_VALUE.to_owned(),
+            MEASURES.map(|(_, name)| value(name)),
             costs,
         ));
     }
-    if let Some((reference, others)) = comparison.arms.split_first() {
-        others.iter().for_each(|arm| table.row(difference_row(reference, arm)));
+    for arm in &comparison.arms {
+        let value = |name: &str| measure(arm.mean(|numbers| numbers.eval.by_name()[name]));
+        let loss = measure(arm.mean(|numbers| numbers.final_loss));
+        let [time, memory, speed] = costs(arm);
+        let costs = [duration(time), gigabytes(memory), rate(speed)];
+        table.row(row(arm.arm.clone(), loss, MEASURES.map(|(_, name)| value(name)), costs));
+    }
+    let of_reference = comparison.differences.iter().filter(|difference| difference.reference == comparison.reference);
+    for (compared, arm) in of_reference.zip(&comparison.arms[1..]) {
+        let (now, then) = (costs(arm), costs(&comparison.arms[0]));
+        let costs = [0, 1, 2].map(|cost| relative_difference(now[cost], then[cost]));
+        let label = format!("{} − {}", compared.arm, compared.reference);
+        let loss = difference(compared.measures["final_loss"].difference);
+        table.row(row(label, loss, MEASURES.map(|(_, name)| marked(&compared.measures[name])), costs));
     }
     table
 }
+
+/// The measures shown, with their titles.
+pub(crate) const MEASURES: [(&str, &str); 5] =
+    [("MRR@10", "mrr@10"), ("nDCG@10", "ndcg@10"), ("R@1", "recall@1"), ("R@10", "recall@10"), ("R@100", "recall@100")];
 
 fn row(label: String, loss: String, measures: [String; 5], costs: [String; 3]) -> Vec<String> {
     [label, loss].into_iter().chain(measures).chain(costs).collect()
 }
 
-fn measures(measures: &Measures) -> [f64; 5] {
-    let Measures { mrr_at_10, ndcg_at_10, recall_at_1, recall_at_10, recall_at_100, .. } = *measures;
-    [mrr_at_10, ndcg_at_10, recall_at_1, recall_at_10, recall_at_100]
+fn marked(compared: &Compared) -> String {
+    let beyond_chance = compared.test.as_ref().is_some_and(|test| test.verdict != Verdict::NoDifferenceShown);
+    difference(compared.difference) + if beyond_chance { "*" } else { "" }
 }
 
-fn difference_row(reference: &ArmResults, arm: &ArmResults) -> Vec<String> {
-    let (then, now) = (measures(&reference.numbers.eval.retrieval), measures(&arm.numbers.eval.retrieval));
-    let measures = std::array::from_fn(|index| difference(now[index] - then[index]));
-    let loss = difference(arm.numbers.final_loss - reference.numbers.final_loss);
-    let (then, now) = (&reference.numbers.resources, &arm.numbers.resources);
-    let costs = [
-        relative_difference(now.total_time, then.total_time),
-        relative_difference(now.peak_memory_gb, then.peak_memory_gb),
-        relative_difference(now.throughput.pairs_per_second, then.throughput.pairs_per_second),
-    ];
-    row(format!("{} − {}", arm.arm, reference.arm), loss, measures, costs)
+/// Seconds of training, memory in 10⁹ bytes, pairs per second.
+fn costs(arm: &ArmResults) -> [f64; 3] {
+    [
+        arm.mean(|numbers| numbers.resources.total_time),
+        arm.mean(|numbers| numbers.resources.peak_memory_gb),
+        arm.mean(|numbers| numbers.resources.throughput.pairs_per_second),
+    ]
 }

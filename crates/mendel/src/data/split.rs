@@ -1,13 +1,13 @@
 //! Holding queries out of training, and what they are evaluated against.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::fingerprint::{Fingerprint, TextKey};
-use super::load::DEMO;
+use super::fingerprint::{Fingerprint, TextKey, text_key};
+use super::load::{DEMO, read_files};
 use super::source::Source;
 use super::tokens::{Text, TokenCache, TokenStore};
-use super::{DataError, LoadOptions, demo};
+use super::{DataError, LoadOptions, Pair, demo};
 use crate::progress::{Event, Observer};
 use crate::texts::TextEncoder;
 
@@ -92,6 +92,36 @@ impl DataRequest<'_> {
         Ok(self.limited(&cache.of_files(name, &files, &self.options, observer)?, None))
     }
 
+    /// The texts of some keys, as far as the evaluated data has them as queries or positives: read again, because a
+    /// token store has no texts.
+    ///
+    /// # Errors
+    /// Where data cannot be found or read.
+    pub fn texts(
+        &self,
+        wanted: &HashSet<TextKey>,
+        observer: &mut dyn Observer,
+    ) -> Result<HashMap<TextKey, String>, DataError> {
+        let mut found = HashMap::new();
+        let mut look = |pair: Pair| {
+            for text in [pair.query, pair.positive] {
+                let key = text_key(&text);
+                if wanted.contains(&key) {
+                    found.insert(key, text);
+                }
+            }
+            Ok(())
+        };
+        match self.eval_dataset.unwrap_or(self.dataset) {
+            DEMO => demo::demo().held_out.into_iter().try_for_each(look)?,
+            name => {
+                let files = Source::find(name, observer)?.held_out();
+                read_files(&files, "Looking up texts in", observer, &mut look)?;
+            }
+        }
+        Ok(found)
+    }
+
     /// The evaluation of those of a store's pairs that are `chosen`, all without it. Where there are more queries than
     /// wanted, those whose hashes are least are taken: the same ones whatever else is in the data.
     fn limited(&self, store: &TokenStore, chosen: Option<&[bool]>) -> EvaluationSet {
@@ -136,6 +166,10 @@ pub struct EvaluationSet {
     pub passages: Vec<Vec<u32>>,
     /// A name for each passage: `p0`, `p1`, …
     pub passage_ids: Vec<String>,
+    /// What each query's text is recognised by.
+    pub query_keys: Vec<TextKey>,
+    /// What each passage's text is recognised by.
+    pub passage_keys: Vec<TextKey>,
     /// For each query the indices of the passages that answer it, ascending, at least one.
     pub relevant: Vec<Vec<usize>>,
     /// SHA-256 over queries, passages and which belong together, in hex.
@@ -199,6 +233,8 @@ impl Gathering {
             passage_ids: ids('p', self.passages.texts.len()),
             queries: self.queries.texts,
             passages: self.passages.texts,
+            query_keys: self.queries.keys,
+            passage_keys: self.passages.keys,
             relevant: self.relevant,
             fingerprint: fingerprint.finish(),
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use mendel_engine::Device;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::embedding_quality;
 use super::embedding_quality::{EmbeddingQuality, QualityError, Sampling};
@@ -21,16 +21,20 @@ pub struct Evaluator {
     pub set: EvaluationSet,
     /// Queries to a batch in the in-batch measures.
     pub batch_size: usize,
+    /// Similarities are divided by it in the loss.
+    pub temperature: f64,
 }
 
 /// What was measured.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Measured {
     /// Means over queries, against the whole corpus.
     #[serde(flatten)]
     pub retrieval: Measures,
     /// Means over queries, each against the positives of its batch alone.
     pub in_batch: Measures,
+    /// The InfoNCE loss of the same batches, without dropout.
+    pub loss: f64,
 }
 
 /// An evaluation's result.
@@ -73,7 +77,8 @@ impl Measured {
     /// Every measure by name; those within a batch under `in_batch/`.
     pub fn by_name(&self) -> BTreeMap<String, f64> {
         let within = self.in_batch.iter().map(|(name, value)| (format!("in_batch/{name}"), value));
-        self.retrieval.iter().map(|(name, value)| (name.to_owned(), value)).chain(within).collect()
+        let own = self.retrieval.iter().map(|(name, value)| (name.to_owned(), value));
+        own.chain(within).chain([("loss".to_owned(), self.loss)]).collect()
     }
 }
 
@@ -94,12 +99,12 @@ impl Evaluator {
         })?;
         let rankings = self.search(encoder.bert.device(), &queries, &passages)?;
         let per_query = self.measure(&rankings);
-        let in_batch = self.within_batches(&queries, &passages)?;
+        let (in_batch, loss) = self.within_batches(&queries, &passages)?;
         let quality = self.quality(&queries, &passages)?;
         observer.observe(Event::StageFinished);
         let mean = |measures: &[Measures]| Measures::mean(measures).ok_or(EvaluationError::NoQueries);
         Ok(Evaluation {
-            measured: Measured { retrieval: mean(&per_query)?, in_batch: mean(&in_batch)? },
+            measured: Measured { retrieval: mean(&per_query)?, in_batch: mean(&in_batch)?, loss },
             per_query,
             rankings,
             quality,
@@ -133,14 +138,18 @@ impl Evaluator {
 
     /// The published ablation's measures: each query against the first positives of its batch. The last batch takes
     /// in what does not fill one of its own.
-    fn within_batches(&self, queries: &Embeddings, passages: &Embeddings) -> Result<Vec<Measures>, EvaluationError> {
+    fn within_batches(
+        &self,
+        queries: &Embeddings,
+        passages: &Embeddings,
+    ) -> Result<(Vec<Measures>, f64), EvaluationError> {
         let width = queries.width;
         let first = |query: usize| self.set.relevant[query][0];
         let vector =
             |embeddings: &'_ Embeddings, row: usize| embeddings.vectors[row * width..(row + 1) * width].to_vec();
         let count = self.set.queries.len();
         let batches = (count / self.batch_size).max(1);
-        let mut measures = Vec::with_capacity(count);
+        let (mut measures, mut losses) = (Vec::with_capacity(count), 0.0);
         for batch in 0..batches {
             let begin = batch * self.batch_size;
             let end = if batch + 1 == batches { count } else { begin + self.batch_size };
@@ -153,10 +162,15 @@ impl Evaluator {
                 let relevant = &self.set.relevant[query];
                 excluded.extend((begin..end).map(|other| other != query && relevant.contains(&first(other))));
             }
+            for (row, (similarities, excluded)) in
+                similarities.chunks(end - begin).zip(excluded.chunks(end - begin)).enumerate()
+            {
+                losses += info_nce(similarities, excluded, row, self.temperature);
+            }
             let targets: Vec<usize> = (0..end - begin).collect();
             measures.extend(in_batch(Batch { similarities: &similarities, targets: &targets, excluded: &excluded })?);
         }
-        Ok(measures)
+        Ok((measures, losses / count as f64))
     }
 
     fn quality(&self, queries: &Embeddings, passages: &Embeddings) -> Result<EmbeddingQuality, QualityError> {
@@ -173,6 +187,14 @@ impl Evaluator {
         };
         EmbeddingQuality::of(embeddings, Sampling::default())
     }
+}
+
+/// `ln Σ exp(s/τ) − s_target/τ` over the passages that are contrasted.
+fn info_nce(similarities: &[f32], excluded: &[bool], target: usize, temperature: f64) -> f64 {
+    let logit = |similarity: f32| f64::from(similarity) / temperature;
+    let contrasted = || similarities.iter().zip(excluded).filter(|(_, excluded)| !**excluded).map(|(&s, _)| logit(s));
+    let most = contrasted().fold(f64::NEG_INFINITY, f64::max);
+    most + contrasted().map(|x| (x - most).exp()).sum::<f64>().ln() - logit(similarities[target])
 }
 
 fn dot(a: &[f32], b: &[f32]) -> f32 {
@@ -203,7 +225,7 @@ mod tests {
             relevant,
             ..Default::default()
         };
-        Evaluator { set, batch_size: 4 }
+        Evaluator { set, batch_size: 4, temperature: 0.05 }
     }
 
     #[test]
@@ -230,7 +252,10 @@ mod tests {
         let one_hot = |row: usize| (0..10).map(move |column| f32::from(u8::from(row == column)));
         let vectors: Vec<f32> = (0..10).flat_map(one_hot).collect();
         let embeddings = Embeddings { vectors, norms: vec![1.0; 10], width: 10 };
-        let measures = evaluator.within_batches(&embeddings, &embeddings).unwrap();
+        let (measures, loss) = evaluator.within_batches(&embeddings, &embeddings).unwrap();
+        // A batch of 4 and one of 6: each query's own passage at 1, the others at 0.
+        let expected = (4.0 * (1.0 + 3.0 * (-20f64).exp()).ln() + 6.0 * (1.0 + 5.0 * (-20f64).exp()).ln()) / 10.0;
+        assert!((loss - expected).abs() < 1e-12, "{loss} {expected}");
         assert_eq!(measures.len(), 10);
         assert!(measures.iter().all(|measures| measures.recall_at_1 == 1.0));
     }

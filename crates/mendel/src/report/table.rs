@@ -31,6 +31,16 @@ impl Table {
         self.rows.push(one_line(cells));
     }
 
+    /// The titles of the columns.
+    pub fn header(&self) -> &[String] {
+        &self.header
+    }
+
+    /// The rows.
+    pub fn rows(&self) -> &[Vec<String>] {
+        &self.rows
+    }
+
     fn widths(&self) -> Vec<usize> {
         let columns = self.rows.iter().map(Vec::len).chain([self.header.len()]).max().unwrap_or(0);
         let lines = || self.rows.iter().chain([&self.header]);

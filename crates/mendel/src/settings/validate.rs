@@ -4,7 +4,7 @@ use std::fmt::Display;
 
 use super::Settings;
 use crate::arm::Arm;
-use crate::attention::InvalidAttention;
+use crate::attention::{Genetic, InvalidAttention};
 
 /// `[CLS]`, one token of the text, `[SEP]`.
 const MIN_SEQ_LEN: usize = 3;
@@ -45,10 +45,21 @@ pub enum InvalidSetting {
     #[error("arms has {first} and {second}, which are the same attention with these settings: name each arm once")]
     SameArm {
         /// The one named first.
-        first: Arm,
+        first: String,
         /// The one that repeats it.
-        second: Arm,
+        second: String,
     },
+    /// Two arms whose files would be the same.
+    #[error("arms has two that are called {0}: give each a name of its own")]
+    SameName(String),
+    /// A name that cannot name files.
+    #[error(
+        "arms has one called '{0}', which cannot name files: begin with a letter or digit, go on with those and + - _ ."
+    )]
+    ArmName(String),
+    /// A change of an arm that is not possible.
+    #[error("arm {0}: {1}")]
+    InArm(String, Box<InvalidSetting>),
     /// A genetic arm that is causal and evolves.
     #[error(
         "causal with num-generations = {num_generations} is not possible: \
@@ -94,6 +105,7 @@ impl Settings {
         self.validate_intervals()?;
         self.validate_attention()?;
         self.validate_arms()?;
+        self.validate_seeds()?;
         self.validate_machine()
     }
 
@@ -156,16 +168,33 @@ impl Settings {
         if self.arms.is_empty() {
             return Err(InvalidSetting::NoArms);
         }
-        let attention = |arm: &Arm| (arm.genetic, arm.qk_norm || self.qk_norm);
         for (place, second) in self.arms.iter().enumerate() {
-            let same = |first: &&Arm| attention(first) == attention(second);
+            if !second.has_file_name() {
+                return Err(InvalidSetting::ArmName(second.name.clone()));
+            }
+            if self.arms[..place].iter().any(|first| first.name == second.name) {
+                return Err(InvalidSetting::SameName(second.name.clone()));
+            }
+            let own = second.applied_to(self);
+            own.validate_attention().map_err(|error| InvalidSetting::InArm(second.name.clone(), Box::new(error)))?;
+            let same = |first: &&Arm| attention(&first.applied_to(self)) == attention(&own);
             if let Some(first) = self.arms[..place].iter().find(same) {
-                return Err(InvalidSetting::SameArm { first: *first, second: *second });
+                let [first, second] = [first, second].map(Arm::to_string);
+                return Err(InvalidSetting::SameArm { first, second });
+            }
+            let num_generations = own.genetic.num_generations;
+            if own.causal && num_generations > 0 && second.genetic {
+                return Err(InvalidSetting::CausalEvolution { num_generations });
             }
         }
-        let num_generations = self.genetic.num_generations;
-        if self.causal && num_generations > 0 && self.arms.iter().any(|arm| arm.genetic) {
-            return Err(InvalidSetting::CausalEvolution { num_generations });
+        Ok(())
+    }
+
+    fn validate_seeds(&self) -> Result<(), InvalidSetting> {
+        for (place, &seed) in self.seeds.iter().enumerate() {
+            require(seed <= MAX_SEED, "seeds", seed, || format!("at most {MAX_SEED}"))?;
+            let repeated = self.seeds[..place].contains(&seed);
+            require(!repeated, "seeds", format!("{:?}", self.seeds), || "a list that names each seed once".into())?;
         }
         Ok(())
     }
@@ -182,6 +211,16 @@ impl Settings {
             _ => unavailable("precision", &self.precision, "auto, f32 or bf16"),
         }
     }
+}
+
+/// What decides an arm's attention, of settings with its changes: nothing that is without effect.
+fn attention(settings: &Settings) -> impl PartialEq {
+    let genetic = settings.arms[0].genetic.then_some(settings.genetic).map(|genetic| match genetic.num_generations {
+        0 => Genetic { fitness_scale: genetic.fitness_scale, num_generations: 0, ..Genetic::default() },
+        _ => genetic,
+    });
+    let Settings { n_heads, n_kv_heads, in_proj_dim, qk_norm, attention_bias, causal, .. } = *settings;
+    (genetic, n_heads, n_kv_heads, in_proj_dim, qk_norm, attention_bias, causal)
 }
 
 fn unavailable(setting: &'static str, value: &str, available: &'static str) -> Result<(), InvalidSetting> {
@@ -227,7 +266,9 @@ fn not_negative(setting: &'static str, value: f64) -> Result<(), InvalidSetting>
 mod tests {
     use super::*;
 
-    const QK_NORM: Arm = Arm { genetic: false, qk_norm: true };
+    fn arm(name: &str) -> Arm {
+        name.parse().unwrap()
+    }
 
     fn changed(change: impl FnOnce(&mut Settings)) -> Settings {
         let mut settings = Settings::default();
@@ -364,17 +405,17 @@ mod tests {
 
     #[test]
     fn no_arm_is_named_twice() {
-        let settings = changed(|s| s.arms = vec![Arm::STANDARD, Arm::GENETIC, Arm::STANDARD]);
-        let same = InvalidSetting::SameArm { first: Arm::STANDARD, second: Arm::STANDARD };
+        let settings = changed(|s| s.arms = vec![Arm::standard(), Arm::genetic(), Arm::standard()]);
+        let same = InvalidSetting::SameName("standard".into());
         assert_eq!(settings.validate(), Err(same));
     }
 
     #[test]
     fn arms_that_differ_only_in_a_norm_that_every_arm_has_are_the_same() {
-        let mut settings = changed(|s| s.arms = vec![Arm::STANDARD, QK_NORM]);
+        let mut settings = changed(|s| s.arms = vec![arm("standard"), arm("standard+qk-norm")]);
         settings.validate().unwrap();
         settings.qk_norm = true;
-        let same = InvalidSetting::SameArm { first: Arm::STANDARD, second: QK_NORM };
+        let same = InvalidSetting::SameArm { first: "standard".into(), second: "standard+qk-norm".into() };
         assert_eq!(settings.validate(), Err(same));
     }
 
@@ -383,11 +424,40 @@ mod tests {
         let mut settings = changed(|s| s.causal = true);
         let message = settings.validate().unwrap_err().to_string();
         assert!(message.contains("fixed point (set --num-generations 0)"), "{message}");
-        settings.arms = vec![Arm::STANDARD];
+        settings.arms = vec![Arm::standard()];
         settings.validate().unwrap();
-        settings.arms = vec![Arm::GENETIC];
+        settings.arms = vec![Arm::genetic()];
         settings.genetic.num_generations = 0;
         settings.validate().unwrap();
+    }
+
+    #[test]
+    fn arms_of_ones_own_are_checked_with_what_they_change() {
+        let own = |change: fn(&mut Arm)| {
+            let mut own = Arm { name: "own".into(), genetic: true, ..Arm::default() };
+            change(&mut own);
+            changed(|s| s.arms.push(own)).validate()
+        };
+        own(|arm| arm.population_size = Some(8)).unwrap();
+        let message = own(|arm| arm.mutation_rate = Some(2.0)).unwrap_err().to_string();
+        assert!(message.starts_with("arm own: mutation-rate = 2 "), "{message}");
+        let message = own(|arm| arm.name = "../own".into()).unwrap_err().to_string();
+        assert!(message.contains("'../own'"), "{message}");
+        assert!(matches!(own(|_| ()), Err(InvalidSetting::SameArm { .. })));
+        assert!(matches!(own(|arm| arm.population_size = Some(32)), Err(InvalidSetting::SameArm { .. })));
+    }
+
+    #[test]
+    fn at_the_fixed_point_arms_do_not_differ_by_how_they_would_evolve() {
+        let mut settings = changed(|s| s.genetic.num_generations = 0);
+        settings.arms.push(Arm { name: "small".into(), genetic: true, population_size: Some(8), ..Arm::default() });
+        assert!(matches!(settings.validate(), Err(InvalidSetting::SameArm { .. })));
+    }
+
+    #[test]
+    fn no_seed_is_named_twice() {
+        changed(|s| s.seeds = vec![1, 2]).validate().unwrap();
+        refused("seeds", "[1, 2, 1]", "a list that names each seed once", |s| s.seeds = vec![1, 2, 1]);
     }
 
     #[test]

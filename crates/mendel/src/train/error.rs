@@ -9,6 +9,7 @@ use crate::data::DataError;
 use crate::evaluate::EvaluationError;
 use crate::files::FileError;
 use crate::hub::HubError;
+use crate::report::ReportError;
 use crate::tokenizer::TokenizerError;
 
 /// Why a training run could not start or go on.
@@ -67,8 +68,8 @@ pub enum TrainError {
         /// The pairs of the batch, by their places in the dataset.
         pairs: Vec<usize>,
     },
-    /// A checkpoint of another run.
-    #[error("checkpoint '{}' is of other {what}: {}", path.display(), differences.join("; "))]
+    /// A checkpoint or record of another run.
+    #[error("'{}' is of other {what}: {}", path.display(), differences.join("; "))]
     OtherRun {
         /// The checkpoint.
         path: PathBuf,
@@ -81,6 +82,14 @@ pub enum TrainError {
     #[error("checkpoint '{}' holds a state that this version cannot read: {reason}", path.display())]
     State {
         /// The checkpoint.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// A record of a finished run that cannot be read.
+    #[error("'{}' is no record of a run that this version can read: {reason}; remove it to evaluate that run again", path.display())]
+    Record {
+        /// The record.
         path: PathBuf,
         /// Why.
         reason: String,
@@ -112,6 +121,9 @@ pub enum TrainError {
     /// The history could not be read or written.
     #[error(transparent)]
     History(#[from] HistoryError),
+    /// The report could not be made.
+    #[error(transparent)]
+    Report(#[from] ReportError),
     /// A file could not be written.
     #[error(transparent)]
     File(#[from] FileError),

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::attention::GeneticView;
 use crate::files::{FileError, write_atomically};
 
 /// A line of history. A number that is infinite or not a number, as in a run that diverged, is written as `null`, and
@@ -44,13 +45,21 @@ pub enum Row {
         #[serde(flatten, deserialize_with = "nan_if_any_null")]
         measures: BTreeMap<String, f64>,
     },
+    /// How genetic attention acts on the first texts that are evaluated.
+    Genetics {
+        /// Optimizer steps done before it.
+        step: u64,
+        /// By layer and head.
+        #[serde(flatten)]
+        view: GeneticView,
+    },
 }
 
 impl Row {
     /// Optimizer steps done.
     pub fn step(&self) -> u64 {
         match self {
-            Row::Step { step, .. } | Row::Evaluation { step, .. } => *step,
+            Row::Step { step, .. } | Row::Evaluation { step, .. } | Row::Genetics { step, .. } => *step,
         }
     }
 }
@@ -123,6 +132,11 @@ impl History {
     fn open(path: PathBuf) -> Result<History, HistoryError> {
         let file = OpenOptions::new().append(true).open(&path).map_err(FileError::when("write", &path))?;
         Ok(History { path, file })
+    }
+
+    /// Where it is written.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Adds a row, at once and whole, so that the file can be followed while the run works.

@@ -41,8 +41,6 @@ pub struct Inputs {
     pub texts: TextEncoder,
     /// The training pairs.
     pub pairs: TrainingPairs,
-    /// Deals them out.
-    pub sampler: Sampler,
     /// What the data is recognised by when a run resumes.
     pub fingerprints: Fingerprints,
     /// What is evaluated.
@@ -83,7 +81,8 @@ pub fn open_model(model: &str, observer: &mut dyn Observer) -> Result<(ModelSour
 
 impl ModelSource {
     /// The model with an arm's attention.
-    pub fn build(&self, settings: &Settings, arm: Arm, device: &Device) -> Result<BertModel, TrainError> {
+    pub fn build(&self, settings: &Settings, arm: &Arm, device: &Device) -> Result<BertModel, TrainError> {
+        let settings = &arm.applied_to(settings);
         let mut builder = BertModel::builder().device(device).seed(settings.seed).from_scratch(settings.from_scratch);
         builder = match self {
             ModelSource::DemoTiny(config) => builder.config((**config).clone()),
@@ -102,7 +101,7 @@ impl ModelSource {
         if let Some(probability) = settings.dropout {
             builder = builder.dropout(probability as f32);
         }
-        if settings.qk_norm || arm.qk_norm {
+        if settings.qk_norm {
             builder = builder.qk_norm();
         }
         if !settings.attention_bias {
@@ -141,21 +140,28 @@ impl Inputs {
             let what = format!("no pair of '{}' has negatives: --hard-negatives has no effect", settings.dataset);
             observer.observe(Event::Warning(what));
         }
-        let sampler = Sampler::new(pairs.len(), settings.batch_size, settings.seed)?;
+        // Refuses what no seed can deal.
+        Sampler::new(pairs.len(), settings.batch_size, settings.seed)?;
         if split.evaluation.queries.is_empty() {
             return Err(EvaluationError::NoQueries.into());
         }
         let fingerprints =
             Fingerprints { training: pairs.fingerprint(), evaluation: split.evaluation.fingerprint.clone() };
-        let evaluator = Evaluator { set: split.evaluation, batch_size: settings.batch_size };
+        let evaluator =
+            Evaluator { set: split.evaluation, batch_size: settings.batch_size, temperature: settings.temperature };
         let texts = cache.encoder;
         let (fingerprint, max_seq_len) = (&fingerprints.training, texts.max_seq_len);
         info!(pairs = pairs.len(), fingerprint, max_seq_len, "the training pairs are at hand");
-        Ok(Inputs { source, texts, pairs, sampler, fingerprints, evaluator, device: settings.device() })
+        Ok(Inputs { source, texts, pairs, fingerprints, evaluator, device: settings.device() })
+    }
+
+    /// Deals the training pairs out, in an order that the seed decides.
+    pub fn sampler(&self, settings: &Settings) -> Result<Sampler, TrainError> {
+        Ok(Sampler::new(self.pairs.len(), settings.batch_size, settings.seed)?)
     }
 
     /// An arm's model before training.
-    pub fn encoder(&self, settings: &Settings, arm: Arm) -> Result<DualEncoder, TrainError> {
+    pub fn encoder(&self, settings: &Settings, arm: &Arm) -> Result<DualEncoder, TrainError> {
         Ok(DualEncoder { bert: self.source.build(settings, arm, &self.device)?, pooling: settings.pooling })
     }
 }

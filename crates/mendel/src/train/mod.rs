@@ -3,8 +3,10 @@
 mod batch;
 pub mod checkpoint;
 mod error;
+mod events;
 pub mod history;
 mod inputs;
+mod record;
 mod run;
 pub mod schedule;
 mod state;
@@ -12,7 +14,9 @@ mod trainer;
 
 pub use batch::{TrainingBatch, TrainingPairs};
 pub use error::TrainError;
+pub use history::HistoryError;
 pub use inputs::{Inputs, ModelSource, data_request, model_folder, open_model};
-pub use run::{Resume, Run, TrainedArm, Training, arm_name, starting_points, total_steps, train_arm};
-pub use state::{Fingerprints, Progress};
+pub use record::{Best, Resources, RunNumbers, RunRecord};
+pub use run::{PlannedRun, Resume, Run, Start, TrainedArm, Training, arm_name, plan, total_steps, train_arm};
+pub use state::{Fingerprints, Identity, Progress};
 pub use trainer::{StepReport, Trainer};

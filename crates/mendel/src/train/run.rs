@@ -9,21 +9,28 @@ use tracing::{debug, info};
 use super::batch::TrainingBatch;
 use super::checkpoint::{Checkpoint, CheckpointStore};
 use super::error::TrainError;
+use super::events::Events;
 use super::history::{History, Row};
 use super::inputs::Inputs;
+use super::record::RunRecord;
 use super::schedule::Schedule;
-use super::state::{self, Progress, State};
+use super::state::{self, Identity, Progress, State};
 use super::trainer::{StepReport, Trainer};
 use crate::arm::Arm;
+use crate::attention::GeneticView;
 use crate::data::Sampler;
 use crate::dual_encoder::DualEncoder;
 use crate::evaluate::Evaluation;
+use crate::layers::Batch;
 use crate::memory;
 use crate::progress::{Event, Observer};
 use crate::settings::Settings;
 
 /// The final loss is the mean over the last epoch's last part of this size.
 const FINAL_PART: f64 = 0.1;
+
+/// Passages that the view of the genetic part is of.
+const VIEWED_PASSAGES: usize = 64;
 
 /// The folder of checkpoints in the output folder.
 const CHECKPOINTS: &str = "checkpoints";
@@ -38,15 +45,15 @@ pub struct Run<'a> {
     pub interrupted: &'a AtomicBool,
 }
 
-/// Where a run begins.
+/// What of an earlier process a comparison takes up.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Resume {
-    /// At the first step; checkpoints of an earlier run in the same place are removed.
+    /// Nothing; checkpoints of an earlier run in the same place are removed.
     #[default]
     No,
-    /// Each arm at its newest undamaged checkpoint, or at the first step if it has none.
+    /// Each run that is finished, the others from their newest undamaged checkpoints, or from the first step.
     Newest,
-    /// The arm that this checkpoint is of there, the others at their newest.
+    /// The run that this checkpoint is of from there, the others as with `Newest`.
     From(PathBuf),
 }
 
@@ -75,7 +82,7 @@ pub enum Training {
 }
 
 /// `<arm>-seed<k>`: the name of an arm's files.
-pub fn arm_name(arm: Arm, settings: &Settings) -> String {
+pub fn arm_name(arm: &Arm, settings: &Settings) -> String {
     format!("{arm}-seed{}", settings.seed)
 }
 
@@ -85,49 +92,80 @@ pub fn total_steps(settings: &Settings, sampler: &Sampler) -> u64 {
     settings.max_steps.map_or(all, |most| most.min(all))
 }
 
-/// The checkpoint that each arm of the settings goes on from; none for one that begins at the first step. Builds every
-/// arm once, checks its gradients, and writes nothing, so that what stands in the way of a later arm is found before
-/// the first is trained.
-pub fn starting_points(
-    run: &mut Run<'_>,
-    inputs: &Inputs,
-    resume: &Resume,
-) -> Result<Vec<Option<Checkpoint>>, TrainError> {
-    let settings = run.settings;
-    let mut named = match resume {
-        Resume::From(path) => {
-            let checkpoint = Checkpoint::open(path)?;
-            let state = State::read(&checkpoint)?;
-            // Of none of the arms, it is the first that it is refused for.
-            let owner = settings.arms.iter().position(|&arm| state.is_of(arm)).unwrap_or_default();
-            Some((owner, checkpoint))
-        }
-        Resume::No | Resume::Newest => None,
-    };
-    let first_batch = TrainingBatch::deal(&inputs.pairs, &mut inputs.sampler.clone(), 0, &inputs.device)?;
-    let mut found = Vec::with_capacity(settings.arms.len());
-    for (place, &arm) in settings.arms.iter().enumerate() {
-        let trainer = Trainer::new(inputs.encoder(settings, arm)?, settings);
-        trainer.check_gradients(&first_batch)?;
-        let checkpoint = match (named.take_if(|(owner, _)| *owner == place), resume) {
-            (Some((_, checkpoint)), _) => Some(checkpoint),
-            (None, Resume::No) => None,
-            (None, Resume::Newest | Resume::From(_)) => newest(&store(settings, arm), run.observer)?,
-        };
-        if let Some(checkpoint) = &checkpoint {
-            State::read(checkpoint)?.check(checkpoint, settings, arm, &inputs.fingerprints)?;
-        }
-        found.push(checkpoint);
+/// One arm with one seed, and where it begins.
+#[derive(Debug)]
+pub struct PlannedRun {
+    /// The settings with the run's seed.
+    pub settings: Settings,
+    /// The arm.
+    pub arm: Arm,
+    /// Where it begins.
+    pub start: Start,
+}
+
+/// Where a run begins.
+#[derive(Debug)]
+pub enum Start {
+    /// At the first step.
+    First,
+    /// Where a checkpoint left it.
+    Checkpoint(Checkpoint),
+    /// It is finished.
+    Finished(Box<RunRecord>),
+}
+
+/// Every arm with every seed, all arms of a seed one after the other. Builds every arm once, checks its gradients, and
+/// writes nothing, so that what stands in the way of a later run is found before the first is trained.
+pub fn plan(run: &mut Run<'_>, inputs: &Inputs, resume: &Resume) -> Result<Vec<PlannedRun>, TrainError> {
+    let arms = &run.settings.arms;
+    let mut planned: Vec<PlannedRun> = Vec::new();
+    for settings in run.settings.of_each_seed() {
+        let of_arm = |arm: &Arm| PlannedRun { settings: settings.clone(), arm: arm.clone(), start: Start::First };
+        planned.extend(arms.iter().map(of_arm));
     }
-    if *resume == Resume::Newest && found.iter().all(Option::is_none) {
-        let folder = settings.output_dir.join(CHECKPOINTS);
+    let first_batch = TrainingBatch::deal(&inputs.pairs, &mut inputs.sampler(run.settings)?, 0, &inputs.device)?;
+    for PlannedRun { settings, arm, .. } in &planned[..arms.len()] {
+        Trainer::new(inputs.encoder(settings, arm)?, settings).check_gradients(&first_batch)?;
+    }
+    if let Resume::From(path) = resume {
+        let checkpoint = Checkpoint::open(path)?;
+        let state = State::read(&checkpoint)?;
+        // Of none of the runs, it is the first that it is refused for.
+        let owner = planned.iter().position(|run| state.is_of(&run.arm, &run.settings)).unwrap_or_default();
+        planned[owner].start = Start::Checkpoint(checkpoint);
+    }
+    if *resume != Resume::No {
+        for planned in planned.iter_mut().filter(|planned| matches!(planned.start, Start::First)) {
+            planned.start = where_it_ended(planned, run.observer)?;
+        }
+    }
+    for PlannedRun { settings, arm, start } in &planned {
+        match start {
+            Start::First => {}
+            Start::Checkpoint(checkpoint) => {
+                State::read(checkpoint)?.check(checkpoint, &Identity::new(settings, arm, &inputs.fingerprints))?;
+            }
+            Start::Finished(record) => record.check(settings, arm, inputs)?,
+        }
+    }
+    if *resume == Resume::Newest && planned.iter().all(|planned| matches!(planned.start, Start::First)) {
+        let folder = run.settings.output_dir.join(CHECKPOINTS);
         let what = format!("no checkpoint to resume from in {}: every arm begins at its first step", folder.display());
         run.observer.observe(Event::Warning(what));
     }
-    Ok(found)
+    Ok(planned)
 }
 
-fn store(settings: &Settings, arm: Arm) -> CheckpointStore {
+/// Where an earlier process left a run.
+fn where_it_ended(planned: &PlannedRun, observer: &mut dyn Observer) -> Result<Start, TrainError> {
+    let PlannedRun { settings, arm, .. } = planned;
+    if let Some(record) = RunRecord::find(settings, arm)? {
+        return Ok(Start::Finished(Box::new(record)));
+    }
+    Ok(newest(&store(settings, arm), observer)?.map_or(Start::First, Start::Checkpoint))
+}
+
+fn store(settings: &Settings, arm: &Arm) -> CheckpointStore {
     let folder = settings.output_dir.join(CHECKPOINTS).join(arm_name(arm, settings));
     CheckpointStore::new(folder, settings.keep_checkpoints)
 }
@@ -136,7 +174,7 @@ fn store(settings: &Settings, arm: Arm) -> CheckpointStore {
 pub fn train_arm(
     run: &mut Run<'_>,
     inputs: &Inputs,
-    arm: Arm,
+    arm: &Arm,
     checkpoint: Option<Checkpoint>,
 ) -> Result<Training, TrainError> {
     memory::reset_peak();
@@ -167,6 +205,7 @@ struct ArmInTraining<'a> {
     schedule: Schedule,
     store: CheckpointStore,
     history: History,
+    events: Events,
     progress: Progress,
     /// Of the last step, if this process made it.
     final_evaluation: Option<Evaluation>,
@@ -178,12 +217,12 @@ impl<'a> ArmInTraining<'a> {
     fn begin(
         run: &mut Run<'_>,
         inputs: &'a Inputs,
-        arm: Arm,
+        arm: &Arm,
         encoder: DualEncoder,
         checkpoint: Option<Checkpoint>,
     ) -> Result<Self, TrainError> {
         let settings = run.settings;
-        let sampler = inputs.sampler.clone();
+        let sampler = inputs.sampler(settings)?;
         let schedule = Schedule {
             course: settings.lr_schedule,
             peak: settings.learning_rate,
@@ -211,18 +250,20 @@ impl<'a> ArmInTraining<'a> {
                 (Progress::default(), History::create(history)?)
             }
         };
+        let events = Events::begin(settings, &name, history.path(), progress.seconds)?;
         let parameters = trainer.encoder.bert.parameters().element_count();
         info!(%arm, parameters, first_step = progress.step + 1, last_step = schedule.total_steps, "training begins");
         let (final_evaluation, since_log) = (None, (0, 0.0));
         Ok(Self {
             inputs,
-            arm,
+            arm: arm.clone(),
             resumed,
             trainer,
             sampler,
             schedule,
             store,
             history,
+            events,
             progress,
             final_evaluation,
             since_log,
@@ -295,9 +336,16 @@ impl<'a> ArmInTraining<'a> {
     fn log(&mut self, run: &mut Run<'_>, report: StepReport) -> Result<(), TrainError> {
         let (pairs, seconds) = std::mem::take(&mut self.since_log);
         let (step, pairs_per_second) = (self.progress.step, pairs as f64 / seconds);
-        let (arm, total, learning_rate) = (self.arm, self.schedule.total_steps, self.schedule.learning_rate(step - 1));
-        run.observer.observe(Event::Step { arm, step, total, loss: report.loss, learning_rate, pairs_per_second });
-        Ok(self.history.append(&Row::Step {
+        let (arm, total, learning_rate) = (&self.arm, self.schedule.total_steps, self.schedule.learning_rate(step - 1));
+        run.observer.observe(Event::Step {
+            arm: &arm.name,
+            step,
+            total,
+            loss: report.loss,
+            learning_rate,
+            pairs_per_second,
+        });
+        self.note(&Row::Step {
             step,
             epoch: self.sampler.epoch_of(step - 1) + 1,
             loss: report.loss,
@@ -305,7 +353,12 @@ impl<'a> ArmInTraining<'a> {
             gradient_norm: report.gradient_norm,
             pairs_per_second,
             seconds: self.progress.seconds,
-        })?)
+        })
+    }
+
+    fn note(&mut self, row: &Row) -> Result<(), TrainError> {
+        self.history.append(row)?;
+        Ok(self.events.append(row)?)
     }
 
     /// Refuses a model that is not finite: it is never evaluated, and never replaces a checkpoint that is.
@@ -336,12 +389,25 @@ impl<'a> ArmInTraining<'a> {
     fn record(&mut self, run: &mut Run<'_>, step: u64, evaluation: &Evaluation) -> Result<(), TrainError> {
         let measures = &evaluation.measured.retrieval;
         let (mrr_at_10, ndcg_at_10) = (measures.mrr_at_10, measures.ndcg_at_10);
-        run.observer.observe(Event::Evaluated { arm: self.arm, step, mrr_at_10, ndcg_at_10 });
+        run.observer.observe(Event::Evaluated { arm: &self.arm.name, step, mrr_at_10, ndcg_at_10 });
         if step == 0 && self.resumed {
             return Ok(());
         }
         let measures = evaluation.measured.by_name();
-        Ok(self.history.append(&Row::Evaluation { step, seconds: evaluation.seconds, measures })?)
+        self.note(&Row::Evaluation { step, seconds: evaluation.seconds, measures })?;
+        if self.arm.genetic {
+            let view = self.genetic_view()?;
+            self.note(&Row::Genetics { step, view })?;
+        }
+        Ok(())
+    }
+
+    /// How the genetic part acts on the first passages that are evaluated.
+    fn genetic_view(&self) -> Result<GeneticView, TrainError> {
+        let passages = &self.inputs.evaluator.set.passages;
+        let viewed: Vec<&[u32]> = passages.iter().take(VIEWED_PASSAGES).map(Vec::as_slice).collect();
+        let batch = Batch::pack(&self.inputs.device, &viewed, &vec![0; viewed.len()])?;
+        Ok(self.trainer.encoder.bert.genetic_view(&batch)?)
     }
 
     /// Saves a checkpoint; the history is on the disk before it, so that a resumed run has what an unbroken one has.
@@ -350,7 +416,7 @@ impl<'a> ArmInTraining<'a> {
         self.history.sync()?;
         self.progress.peak_memory = self.progress.peak_memory.max(memory::peak());
         let Self { inputs, arm, trainer, store, progress, .. } = self;
-        let saved = state::save(store, trainer, progress, run.settings, *arm, &inputs.fingerprints)?;
+        let saved = state::save(store, trainer, progress, run.settings, arm, &inputs.fingerprints)?;
         for error in saved.not_removed {
             run.observer.observe(Event::Warning(error.to_string()));
         }

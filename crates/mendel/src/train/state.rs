@@ -1,6 +1,7 @@
 //! What a checkpoint holds, and whether it is of the run that resumes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use mendel_engine::{Device, Tensor};
 use serde::{Deserialize, Serialize};
@@ -20,7 +21,7 @@ const FIRST: &str = "first.";
 const SECOND: &str = "second.";
 
 /// Settings that do not change what a run computes, and may differ when it resumes.
-const FREE: [&str; 9] = [
+const FREE: [&str; 10] = [
     "arms",
     "cache-dir",
     "device",
@@ -29,21 +30,26 @@ const FREE: [&str; 9] = [
     "max-bad-rows",
     "output-dir",
     "save-steps",
+    "seeds",
     "threads",
 ];
 
 /// The name of the arm among the settings that a checkpoint is of.
 const ARM: &str = "arm";
+/// Whether that arm has the genetic part.
+const GENETIC: &str = "genetic";
+const SEED: &str = "seed";
 
 /// The settings that a resumed run must share.
-fn binding(settings: &Settings, arm: Arm) -> Map<String, Value> {
-    let plain = Settings { output_dir: Default::default(), cache_dir: None, ..settings.clone() };
+fn binding(settings: &Settings, arm: &Arm) -> Map<String, Value> {
+    let plain = Settings { output_dir: Default::default(), cache_dir: None, ..arm.applied_to(settings) };
     let mut fields = match serde_json::to_value(plain) {
         Ok(Value::Object(fields)) => fields,
         _ => unreachable!("settings without a path are plain data"),
     };
     fields.retain(|name, _| !FREE.contains(&name.as_str()));
-    fields.insert(ARM.into(), arm.to_string().into());
+    fields.insert(ARM.into(), arm.name.clone().into());
+    fields.insert(GENETIC.into(), arm.genetic.into());
     fields
 }
 
@@ -76,13 +82,20 @@ pub struct Fingerprints {
     pub evaluation: String,
 }
 
+/// What decides a run's numbers: two runs of the same identity compute the same.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Identity {
+    settings: Map<String, Value>,
+    data: Fingerprints,
+}
+
 /// What a checkpoint says of itself.
 #[derive(Serialize, Deserialize)]
 pub struct State {
     progress: Progress,
     optimizer_step: u64,
-    settings: Map<String, Value>,
-    data: Fingerprints,
+    #[serde(flatten)]
+    identity: Identity,
 }
 
 /// Writes a checkpoint.
@@ -91,7 +104,7 @@ pub fn save(
     trainer: &Trainer,
     progress: &Progress,
     settings: &Settings,
-    arm: Arm,
+    arm: &Arm,
     data: &Fingerprints,
 ) -> Result<Saved, TrainError> {
     let parameters = trainer.encoder.bert.parameters();
@@ -105,8 +118,7 @@ pub fn save(
     let state = State {
         progress: progress.clone(),
         optimizer_step: trainer.moments.step,
-        settings: binding(settings, arm),
-        data: data.clone(),
+        identity: Identity::new(settings, arm, data),
     };
     let state = serde_json::to_vec_pretty(&state).expect("a state is plain data");
     // Encoded one file after the other, so that no two copies are held.
@@ -125,27 +137,34 @@ impl State {
         serde_json::from_slice(&checkpoint.read(STATE)?).map_err(unreadable)
     }
 
-    /// Whether it is of this arm.
-    pub fn is_of(&self, arm: Arm) -> bool {
-        self.settings.get(ARM) == Some(&arm.to_string().into())
+    /// Whether it is of this arm and the settings' seed.
+    pub fn is_of(&self, arm: &Arm, settings: &Settings) -> bool {
+        let own = &self.identity.settings;
+        own.get(ARM) == Some(&arm.name.clone().into()) && own.get(SEED) == Some(&settings.seed.into())
     }
 
     /// Refuses a checkpoint whose arm, settings or data are not those of the run that resumes.
-    pub fn check(
-        &self,
-        checkpoint: &Checkpoint,
-        settings: &Settings,
-        arm: Arm,
-        data: &Fingerprints,
-    ) -> Result<(), TrainError> {
-        let other = |what, differences| Err(TrainError::OtherRun { path: checkpoint.path().into(), what, differences });
-        let differences = differences(&self.settings, &binding(settings, arm));
+    pub fn check(&self, checkpoint: &Checkpoint, now: &Identity) -> Result<(), TrainError> {
+        self.identity.check(checkpoint.path(), now)
+    }
+}
+
+impl Identity {
+    /// Of an arm's run with the settings' seed.
+    pub fn new(settings: &Settings, arm: &Arm, data: &Fingerprints) -> Self {
+        Identity { settings: binding(settings, arm), data: data.clone() }
+    }
+
+    /// Refuses what another run has left at `path`.
+    pub fn check(&self, path: &Path, now: &Identity) -> Result<(), TrainError> {
+        let other = |what, differences| Err(TrainError::OtherRun { path: path.into(), what, differences });
+        let differences = differences(&self.settings, &now.settings);
         if !differences.is_empty() {
             return other("settings", differences);
         }
         let parts = [
-            ("training", &self.data.training, &data.training),
-            ("evaluation", &self.data.evaluation, &data.evaluation),
+            ("training", &self.data.training, &now.data.training),
+            ("evaluation", &self.data.evaluation, &now.data.evaluation),
         ];
         let differ = parts.into_iter().filter(|(_, then, now)| then != now);
         let differences: Vec<String> =
