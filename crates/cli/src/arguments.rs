@@ -2,6 +2,7 @@
 
 mod data;
 mod saved_model;
+mod sweep;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ use toml::Table;
 
 pub use data::{DataCommand, FetchArguments, InspectArguments, MineArguments};
 pub use saved_model::{EmbedArguments, EmbeddingsFormat, EvalArguments, Side, Task};
+pub use sweep::{SweepArguments, SweepPlan};
 
 use crate::failure::WrongUsage;
 use crate::settings_flags::{self, AttentionFlags, GeneticFlags, MachineFlags, SettingsFlags};
@@ -59,6 +61,10 @@ pub enum Command {
     Data(DataCommand),
     /// Measure a training step: throughput, memory, share of the machine's arithmetic used
     Bench(BenchArguments),
+    /// The same job with many values of some settings
+    Sweep(SweepArguments),
+    /// Make the report of a comparison again, from its output folder
+    Report(ReportArguments),
     /// Show devices, CPU features, versions, and what `auto` would choose
     Info(InfoArguments),
 }
@@ -177,6 +183,14 @@ pub enum Shape {
     DemoTiny,
 }
 
+/// What `report` takes.
+#[derive(Args, Debug)]
+pub struct ReportArguments {
+    /// The output folder of a comparison
+    #[arg(value_name = "FOLDER")]
+    pub folder: PathBuf,
+}
+
 /// What `info` takes.
 #[derive(Args, Debug)]
 pub struct InfoArguments {
@@ -247,7 +261,7 @@ mod tests {
         let settings = training("mendel train --attention genetic").settings_of_one_arm().unwrap();
         assert_eq!(settings.arms, [Arm::genetic()]);
         assert!(read("mendel train --arms genetic").is_err());
-        assert!(read("mendel train --attention standard,genetic").is_err());
+        assert!(training("mendel train --attention standard,genetic").settings_of_one_arm().is_err());
         assert!(read("mendel compare --attention genetic").is_err());
     }
 

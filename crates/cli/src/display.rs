@@ -45,8 +45,21 @@ pub struct Display {
     bars: MultiProgress,
     /// The innermost last: an evaluation may begin within a training.
     stages: Vec<Stage>,
+    /// The run of those that a comparison has.
+    run: Option<RunInAll>,
+    /// The last `mrr@10` of the run.
+    mrr_at_10: Option<f64>,
     /// Set when there is a state that an interruption saves.
     saves: Arc<AtomicBool>,
+}
+
+/// A run among all of a comparison.
+#[derive(Clone, Copy)]
+struct RunInAll {
+    seed: u64,
+    number: usize,
+    of: usize,
+    later: usize,
 }
 
 struct Stage {
@@ -63,7 +76,7 @@ impl Display {
             (false, true) => Manner::Lines,
             (false, false) => Manner::Bars,
         };
-        Display { manner, bars, stages: Vec::new(), saves }
+        Display { manner, bars, stages: Vec::new(), run: None, mrr_at_10: None, saves }
     }
 
     fn line(&self, line: &str) {
@@ -94,10 +107,17 @@ impl Display {
         let now = Instant::now();
         let (first, since) = *stage.first_step.get_or_insert((logged.step, now));
         match self.manner {
-            Manner::Bars => stage.bar.set_message(format!("loss {:.4}", logged.loss)),
+            Manner::Bars => {
+                let later = self.run.map_or(0, |run| run.later);
+                let remaining = logged.remaining(first, now.duration_since(since), later);
+                stage.bar.set_message(state(logged, self.mrr_at_10, remaining));
+            }
             Manner::Lines | Manner::Quiet => {
-                let remaining = logged.remaining(first, now.duration_since(since));
-                self.line(&logged.line(remaining));
+                let later = self.run.map_or(0, |run| run.later);
+                let remaining = logged.remaining(first, now.duration_since(since), later);
+                let place = self.run.filter(|run| run.of > 1);
+                let place = place.map(|run| format!("[{}/{}, seed {}] ", run.number, run.of, run.seed));
+                self.line(&(place.unwrap_or_default() + &logged.line(remaining)));
             }
         }
     }
@@ -117,10 +137,15 @@ impl Observer for Display {
                     stage.bar.finish_and_clear();
                 }
             }
+            Event::RunStarted { seed, number, of, later, .. } => {
+                self.run = Some(RunInAll { seed, number, of, later });
+                self.mrr_at_10 = None;
+            }
             Event::Step { arm, step, total, loss, learning_rate, pairs_per_second } => {
                 self.step(&Logged { arm, step, total, loss, learning_rate, pairs_per_second });
             }
             Event::Evaluated { arm, step, mrr_at_10, ndcg_at_10 } => {
+                self.mrr_at_10 = Some(mrr_at_10);
                 self.line(&format!("{arm} step {step}: mrr@10 {mrr_at_10:.4}, ndcg@10 {ndcg_at_10:.4}"));
             }
             Event::TrainingBegins => self.saves.store(true, Ordering::SeqCst),
@@ -142,10 +167,11 @@ struct Logged<'a> {
 }
 
 impl Logged<'_> {
-    /// The time that the steps left will take, at the rate since step `first`, `elapsed` ago.
-    fn remaining(&self, first: u64, elapsed: Duration) -> Option<Duration> {
+    /// The time that the steps left will take, those of `later` runs as long as this one included, at the rate since
+    /// step `first`, `elapsed` ago.
+    fn remaining(&self, first: u64, elapsed: Duration, later: usize) -> Option<Duration> {
         let done = self.step.checked_sub(first).filter(|&done| done > 0)?;
-        let left = self.total.saturating_sub(self.step);
+        let left = self.total.saturating_sub(self.step) + later as u64 * self.total;
         Duration::try_from_secs_f64(elapsed.as_secs_f64() / done as f64 * left as f64).ok()
     }
 
@@ -159,6 +185,13 @@ impl Logged<'_> {
         }
         line
     }
+}
+
+/// What a bar tells beside its steps.
+fn state(logged: &Logged<'_>, mrr_at_10: Option<f64>, remaining: Option<Duration>) -> String {
+    let mrr = mrr_at_10.map_or(String::new(), |mrr| format!(", mrr@10 {mrr:.4}"));
+    let remaining = remaining.map_or(String::new(), |time| format!(", all done in {}", HumanDuration(time)));
+    format!("loss {:.4}{mrr}, {:.1} pairs/s{remaining}", logged.loss, logged.pairs_per_second)
 }
 
 fn stage_line(what: &str, unit: &str, total: Option<u64>) -> String {
@@ -196,8 +229,10 @@ mod tests {
     #[test]
     fn the_time_left_follows_from_the_steps_of_this_run_alone() {
         // Resumed at step 20: 10 steps in 5 seconds, 70 to go.
-        assert_eq!(LOGGED.remaining(20, Duration::from_secs(5)), Some(Duration::from_secs(35)));
-        assert_eq!(LOGGED.remaining(30, Duration::ZERO), None);
+        assert_eq!(LOGGED.remaining(20, Duration::from_secs(5), 0), Some(Duration::from_secs(35)));
+        // And two more runs of 100.
+        assert_eq!(LOGGED.remaining(20, Duration::from_secs(5), 2), Some(Duration::from_secs(135)));
+        assert_eq!(LOGGED.remaining(30, Duration::ZERO, 0), None);
     }
 
     #[test]

@@ -65,6 +65,11 @@ fn perform(arguments: &Arguments) -> anyhow::Result<Outcome> {
         }
         Command::Bench(arguments) => session.run(&arguments.settings()?, |run| commands::bench::run(arguments, run)),
         Command::Data(command) => commands::data::run(command, &mut session.display()),
+        Command::Sweep(arguments) => {
+            let plan = arguments.plan()?;
+            session.run(&plan.whole, |run| commands::sweep::run(arguments, &plan, run))
+        }
+        Command::Report(arguments) => commands::report::run(arguments),
         Command::Info(arguments) => commands::info::run(arguments),
     }
 }

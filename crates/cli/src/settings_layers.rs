@@ -15,7 +15,7 @@ use crate::settings_flags::SettingsFlags;
 /// The layers between the defaults and the flags.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Layers {
-    /// A named set of settings: demo or msmarco
+    /// A named set of settings: demo, msmarco or pikaia
     #[arg(long, value_name = "NAME")]
     preset: Option<String>,
     /// A file of settings, such as the config.toml of an earlier run
@@ -69,23 +69,50 @@ fn preset(name: &str) -> Result<Table, WrongUsage> {
     })
 }
 
+/// A sweep's file: its settings over those of its preset, and what is swept.
+pub fn sweep_file(path: &Path) -> Result<(Table, Table), WrongUsage> {
+    let mut table = parse(path)?;
+    let mut space = Table::new();
+    for part in ["grid", "random"] {
+        space.extend(table.remove(part).map(|values| (part.to_owned(), values)));
+    }
+    let mut base = match table.remove("preset") {
+        Some(name) => preset(name.as_str().unwrap_or_default())?,
+        None => Table::new(),
+    };
+    check(path, &table)?;
+    base.extend(table);
+    base.entry("arms").or_insert_with(|| vec!["genetic"].into());
+    Ok((base, space))
+}
+
 fn read(path: &Path) -> Result<Table, WrongUsage> {
+    let table = parse(path)?;
+    check(path, &table)?;
+    Ok(table)
+}
+
+fn parse(path: &Path) -> Result<Table, WrongUsage> {
     let file = path.display();
     let text = fs::read_to_string(path)
         .map_err(|error| WrongUsage::new(format!("cannot read the settings file {file}: {error}")))?;
-    let table: Table = toml::from_str(&text).map_err(|error| {
+    toml::from_str(&text).map_err(|error| {
         let (line, column) = position(&text, error.span().map_or(0, |span| span.start));
         WrongUsage::new(format!("{file}:{line}:{column}: {}", error.message()))
-    })?;
+    })
+}
+
+fn check(path: &Path, table: &Table) -> Result<(), WrongUsage> {
+    let file = path.display();
     let known = SettingsFlags::keys();
-    for (key, value) in &table {
+    for (key, value) in table {
         if !known.contains(key) {
             let suggestion = suggestion(key, known.iter().map(String::as_str));
             return Err(WrongUsage::new(format!("{file}: no setting is called '{key}'{suggestion}")));
         }
         check_type(key, value).map_err(|reason| WrongUsage::new(format!("{file}: {key}: {reason}")))?;
     }
-    Ok(table)
+    Ok(())
 }
 
 /// Each key is read alone, because serde forgets the key's name on the way through a flattened part.

@@ -58,9 +58,18 @@ fn assert_measures(measured: &Value) {
 fn every_artefact_is_there_and_nothing_else() {
     let folder = &comparison().0;
     let top = ["checkpoints", "comparison.json", "config.toml", "embeddings", "genetic_attention_results.json"];
-    assert_eq!(names(folder), [top.as_slice(), &["history", "models", "standard_attention_results.json"]].concat());
+    let runs = ["history", "models", "report.html", "report.md", "runs", "standard_attention_results.json"];
+    assert_eq!(names(folder), [top.as_slice(), &runs, &["tensorboard", "training_curves"]].concat());
     let runs = ["genetic-seed42", "standard-seed42"];
-    for (kind, ending) in [("checkpoints", ""), ("models", ""), ("history", ".jsonl"), ("embeddings", ".safetensors")] {
+    let endings = [
+        ("checkpoints", ""),
+        ("models", ""),
+        ("tensorboard", ""),
+        ("history", ".jsonl"),
+        ("runs", ".json"),
+        ("embeddings", ".safetensors"),
+    ];
+    for (kind, ending) in endings {
         assert_eq!(names(&folder.join(kind)), runs.map(|run| format!("{run}{ending}")), "{kind}");
     }
     for run in runs {
@@ -113,7 +122,7 @@ fn the_comparison_is_of_the_two_results() {
     let [difference] = comparison["differences"].as_array().unwrap().as_slice() else { panic!("{comparison}") };
     assert_eq!(difference["arm"], "genetic");
     let measures = difference["measures"].as_object().unwrap();
-    assert_eq!(measures.len(), 2 * MEASURES.len() + 1);
+    assert_eq!(measures.len(), 2 * MEASURES.len() + 2);
     for (name, compared) in measures {
         let of = |results: &Value| match (name.as_str(), name.strip_prefix("in_batch/")) {
             ("final_loss", _) => results["final_loss"].as_f64().unwrap(),
@@ -124,8 +133,15 @@ fn the_comparison_is_of_the_two_results() {
         assert_eq!(compared["arm"], of(&genetic), "{name}");
         assert_eq!(compared["difference"], of(&genetic) - of(&standard), "{name}");
     }
-    let ratio = positive(&genetic["total_time"]) / positive(&standard["total_time"]);
-    assert_eq!(difference["cost_ratios"]["total_time"], ratio);
+    let ratio = positive(&genetic["peak_memory_gb"]) / positive(&standard["peak_memory_gb"]);
+    assert_eq!(difference["cost_ratios"]["peak_memory_gb"], ratio);
+    let seconds = |arm: &str| -> Vec<f64> {
+        comparison["step_costs"][arm]["seconds"].as_array().unwrap().iter().map(positive).collect()
+    };
+    let mut ratios: Vec<f64> =
+        seconds("genetic").iter().zip(seconds("standard")).map(|(own, first)| own / first).collect();
+    ratios.sort_by(f64::total_cmp);
+    assert_eq!(difference["cost_ratios"]["step_time"], (ratios[4] + ratios[5]) / 2.0);
 }
 
 #[test]
@@ -135,13 +151,17 @@ fn the_history_has_a_row_for_each_logged_step_and_each_evaluation() {
         let kinds: Vec<(&str, u64)> =
             rows.iter().map(|row| (row["kind"].as_str().unwrap(), row["step"].as_u64().unwrap())).collect();
         let of_steps = [("step", 10), ("step", 20), ("evaluation", 20), ("step", 30), ("evaluation", 30)];
-        assert_eq!(kinds, [[("evaluation", 0)].as_slice(), &of_steps].concat());
+        let (views, others): (Vec<_>, Vec<_>) = kinds.iter().copied().partition(|(kind, _)| *kind == "genetics");
+        assert_eq!(others, [[("evaluation", 0)].as_slice(), &of_steps].concat());
+        let expected = if arm == "genetic" { [0, 20, 30].map(|step| ("genetics", step)).to_vec() } else { Vec::new() };
+        assert_eq!(views, expected);
         for row in rows.iter().filter(|row| row["kind"] == "step") {
             for number in ["loss", "learning_rate", "gradient_norm", "pairs_per_second", "seconds", "epoch"] {
                 positive(&row[number]);
             }
         }
-        let (last, results) = (rows.last().unwrap(), results(arm));
+        let last = rows.iter().rfind(|row| row["kind"] == "evaluation").unwrap();
+        let results = results(arm);
         for name in MEASURES {
             assert_eq!(last[name], results["eval"][name], "{name}");
             assert_eq!(last[format!("in_batch/{name}")], results["eval"]["in_batch"][name], "{name}");
@@ -200,11 +220,14 @@ fn the_settings_in_force_repeat_the_run() {
 }
 
 #[test]
-fn stdout_has_the_table_alone() {
+fn stdout_has_the_table_and_the_verdict_alone() {
     let lines: Vec<&str> = comparison().1.lines().collect();
     let first_words: Vec<&str> = lines.iter().map(|line| line.split("  ").next().unwrap_or_default()).collect();
     let rows = ["standard, untrained", "genetic, untrained", "standard", "genetic", "genetic − standard"];
-    assert_eq!(first_words[2..], rows, "{lines:#?}");
+    let (verdict, lines) = lines.split_last().unwrap();
+    assert_eq!(first_words[2..7], rows, "{lines:#?}");
+    assert!(verdict.starts_with("VERDICT mrr@10 genetic vs standard: ") && verdict.contains(" delta="), "{verdict}");
+    assert!(verdict.contains(" ci95=[") && verdict.contains("] p="), "{verdict}");
     let columns = ["loss", "MRR@10", "nDCG@10", "R@1", "R@10", "R@100", "training", "memory", "pairs/s"];
     assert_eq!(lines[0].split_whitespace().collect::<Vec<_>>(), columns);
     assert!(lines[1].chars().all(|character| character == '─'), "{}", lines[1]);
@@ -252,7 +275,7 @@ fn train_writes_its_arm_alone() {
     let output = small(&place, "train", &["--attention", "genetic+qk-norm", "--seed", "7"]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let top = ["checkpoints", "config.toml", "embeddings", "genetic+qk-norm_attention_results.json", "history"];
-    assert_eq!(names(&place.path("out")), [top.as_slice(), &["models"]].concat());
+    assert_eq!(names(&place.path("out")), [top.as_slice(), &["models", "runs", "tensorboard"]].concat());
     assert_eq!(names(&place.path("out/models")), ["genetic+qk-norm-seed7"]);
     let first_words: Vec<&str> = common::stdout(&output).lines().map(|line| line.split("  ").next().unwrap()).collect();
     assert_eq!(first_words[2..], ["genetic+qk-norm, untrained", "genetic+qk-norm"]);

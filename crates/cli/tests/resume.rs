@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use serde_json::Value;
+
 use common::{
     Place, assert_same_run, begin, fail, kill, lines, mendel, names, pairs, program, stderr, succeed, wait_until,
 };
@@ -112,16 +114,56 @@ fn a_comparison_killed_in_its_second_arm_keeps_the_first() {
     runs.straight("compare", "straight", &[]);
     runs.killed_at(10, "genetic", "compare", "killed", &[]);
     let told = runs.resume("compare", "killed", &[]);
-    assert!(told.contains("standard goes on from") && !told.contains("standard step 20/20"), "{told}");
+    assert!(!told.contains("standard goes on from") && !told.contains("standard step 20/20"), "{told}");
     for arm in ["standard", "genetic"] {
         runs.assert_same("straight", "killed", arm);
     }
-    let comparisons = ["straight", "killed"].map(|out| {
-        let mut comparison = common::read_json(&runs.place.path(out).join("comparison.json"));
-        comparison["differences"][0].as_object_mut().unwrap().remove("cost_ratios");
-        comparison
-    });
+    let comparisons = ["straight", "killed"]
+        .map(|out| without_times(common::read_json(&runs.place.path(out).join("comparison.json"))));
     assert_eq!(comparisons[0], comparisons[1]);
+}
+
+/// A comparison but for its times and memory.
+fn without_times(mut comparison: Value) -> Value {
+    for difference in comparison["differences"].as_array_mut().unwrap() {
+        difference.as_object_mut().unwrap().remove("cost_ratios");
+    }
+    comparison.as_object_mut().unwrap().remove("step_costs");
+    comparison
+}
+
+#[test]
+fn a_comparison_of_several_seeds_killed_at_any_moments_ends_in_the_same_comparison() {
+    let runs = Runs::new();
+    let seeds = ["--seeds", "1,2", "--arms", "standard,genetic,genetic+qk-norm", "--save-steps", "1"];
+    runs.straight("compare", "straight", &seeds);
+    let resumed = [seeds.as_slice(), &["--resume"]].concat();
+    for milliseconds in [900, 1700, 1200, 2100, 1500] {
+        let mut child = begin(&words(&runs.line("compare", "killed", &resumed)));
+        std::thread::sleep(Duration::from_millis(milliseconds));
+        kill(&mut child);
+    }
+    runs.resume("compare", "killed", &seeds);
+    let [straight, killed] = ["straight", "killed"]
+        .map(|out| without_times(common::read_json(&runs.place.path(out).join("comparison.json"))));
+    assert_eq!(straight, killed);
+    assert_eq!(straight["differences"].as_array().unwrap().len(), 3);
+    for seed in [1, 2] {
+        for arm in ["standard", "genetic", "genetic+qk-norm"] {
+            let history = |out: &str| {
+                let rows = common::read_rows(&runs.place.path(out).join(format!("history/{arm}-seed{seed}.jsonl")));
+                rows.into_iter().map(without_speed).collect::<Vec<_>>()
+            };
+            assert_eq!(history("straight"), history("killed"), "{arm}, seed {seed}");
+        }
+    }
+}
+
+fn without_speed(mut row: Value) -> Value {
+    let fields = row.as_object_mut().unwrap();
+    fields.remove("seconds");
+    fields.remove("pairs_per_second");
+    row
 }
 
 #[test]

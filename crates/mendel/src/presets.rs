@@ -3,13 +3,14 @@
 use toml::Table;
 
 /// Every preset's name, in the order in which to show them.
-pub const NAMES: [&str; 2] = ["demo", "msmarco"];
+pub const NAMES: [&str; 3] = ["demo", "msmarco", "pikaia"];
 
 /// The settings that a preset changes, or nothing where no preset has that name.
 pub fn preset(name: &str) -> Option<Table> {
     match name {
         "demo" => Some(demo()),
         "msmarco" => Some(Table::new()),
+        "pikaia" => Some(pikaia()),
         _ => None,
     }
 }
@@ -28,6 +29,31 @@ fn demo() -> Table {
         eval-steps = 100
         save-steps = 200
         log-steps = 10
+    }
+}
+
+/// The published ablation (pikaia, BERT dual encoder on MS MARCO), with the arms that it lacks: two that separate the
+/// genetic part from the norm on queries and keys, and one that separates it from the 32-fold smaller values.
+fn pikaia() -> Table {
+    toml::toml! {
+        model = "nreimers/MiniLM-L6-H384-uncased" // 6 layers of 384, 12 heads, intermediate 1536
+        from-scratch = true
+        max-seq-len = 128
+        batch-size = 512
+        temperature = 0.1
+        max-steps = 2048
+        epochs = 1000 // so that max-steps is what ends the run
+        seed = 8080
+        lr-schedule = "constant"
+        num-generations = 0
+        fitness-scale = "unit-sum"
+        arms = [
+            "standard",
+            "genetic+qk-norm",
+            "standard+qk-norm",
+            "genetic",
+            { name = "genetic-unit-mean", genetic = true, fitness-scale = "unit-mean" },
+        ]
     }
 }
 

@@ -13,6 +13,8 @@ pub enum Event<'a> {
     StageAdvanced { done: u64 },
     /// The current stage is over.
     StageFinished,
+    /// One arm with one seed begins: run `number` of `of`, after which `later` are still to be trained.
+    RunStarted { arm: &'a str, seed: u64, number: usize, of: usize, later: usize },
     /// A training step of the current stage was logged (every `log_steps`).
     Step { arm: &'a str, step: u64, total: u64, loss: f64, learning_rate: f64, pairs_per_second: f64 },
     /// An evaluation ended.

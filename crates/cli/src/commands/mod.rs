@@ -6,6 +6,8 @@ pub mod data;
 pub mod embed;
 pub mod eval;
 pub mod info;
+pub mod report;
+pub mod sweep;
 pub mod train;
 
 use std::sync::Arc;

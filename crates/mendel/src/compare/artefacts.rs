@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use safetensors::{Dtype, tensor::TensorView};
 use serde::Serialize;
 
-use super::comparison::Comparison;
+use super::comparison::{Comparison, Measured};
 use super::results::ArmResults;
 use crate::dual_encoder::Embeddings;
 use crate::evaluate::Evaluation;
@@ -17,6 +17,8 @@ use crate::train::{Inputs, TrainError, TrainedArm, arm_name};
 
 /// The file of the differences between arms.
 const COMPARISON: &str = "comparison.json";
+/// The file of the settings.
+const CONFIG: &str = "config.toml";
 
 /// The folder of a run's artefacts.
 pub struct Artefacts {
@@ -27,6 +29,27 @@ impl Artefacts {
     /// Where the settings say.
     pub fn new(settings: &Settings) -> Self {
         Artefacts { folder: settings.output_dir.clone() }
+    }
+
+    /// Those of an earlier run.
+    pub fn at(folder: &Path) -> Self {
+        Artefacts { folder: folder.into() }
+    }
+
+    /// The settings of an earlier run, its output folder where it is now.
+    pub fn settings(&self) -> Result<Settings, TrainError> {
+        let path = self.folder.join(CONFIG);
+        let text = std::fs::read_to_string(&path).map_err(FileError::when("read", &path))?;
+        let settings = toml::from_str::<Settings>(&text);
+        let settings = settings.map_err(|error| TrainError::Artefact { path, reason: error.message().into() })?;
+        Ok(Settings { output_dir: self.folder.clone(), ..settings })
+    }
+
+    /// What an earlier comparison measured or looked up at its end.
+    pub fn measured(&self) -> Result<Measured, TrainError> {
+        let path = self.folder.join(COMPARISON);
+        let text = std::fs::read(&path).map_err(FileError::when("read", &path))?;
+        serde_json::from_slice(&text).map_err(|error| TrainError::Artefact { path, reason: error.to_string() })
     }
 
     /// `config.toml`: the settings in force; `--config` on it repeats the run. The comparison of an earlier run is
@@ -40,7 +63,7 @@ impl Artefacts {
             }
             _ => {}
         }
-        Ok(write_atomically(&self.folder.join("config.toml"), text.as_bytes())?)
+        Ok(write_atomically(&self.folder.join(CONFIG), text.as_bytes())?)
     }
 
     /// A run's model and embeddings.

@@ -7,9 +7,10 @@ mod examples;
 mod machine;
 mod results;
 pub mod statistics;
+pub mod sweep;
 mod table;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub use artefacts::Artefacts;
 pub use comparison::{Compared, Comparison, Difference, Measured, OverQueries, PRIMARY, Test, Verdict};
@@ -26,7 +27,8 @@ use crate::progress::Event;
 use crate::report::Report;
 use crate::settings::Settings;
 use crate::train::{
-    Inputs, PlannedRun, Resume, Run, RunRecord, Start, TrainError, Trainer, Training, TrainingBatch, plan, train_arm,
+    Inputs, PlannedRun, Resume, Run, RunRecord, Start, TrainError, Trainer, Training, TrainingBatch, arm_name, plan,
+    train_arm,
 };
 use mendel_engine::cpu::limits::matrix_peak;
 
@@ -54,7 +56,9 @@ pub fn compare(run: &mut Run<'_>, resume: &Resume) -> Result<Outcome, TrainError
     run.observer.observe(Event::TrainingBegins);
     let peak = matrix_peak(settings.precision());
     let mut records = Vec::with_capacity(planned.len());
-    for planned in planned {
+    let of = planned.len();
+    let mut later = planned.iter().filter(|run| !matches!(run.start, Start::Finished(_))).count();
+    for (number, planned) in (1..).zip(planned) {
         let PlannedRun { settings, arm, start } = planned;
         let checkpoint = match start {
             Start::Finished(record) => {
@@ -64,6 +68,8 @@ pub fn compare(run: &mut Run<'_>, resume: &Resume) -> Result<Outcome, TrainError
             Start::Checkpoint(checkpoint) => Some(checkpoint),
             Start::First => None,
         };
+        later -= 1;
+        run.observer.observe(Event::RunStarted { arm: &arm.name, seed: settings.seed, number, of, later });
         let mut run = Run { settings: &settings, observer: run.observer, interrupted: run.interrupted };
         let trained = match train_arm(&mut run, &inputs, &arm, checkpoint)? {
             Training::Done(trained) => trained,
@@ -88,6 +94,30 @@ pub fn compare(run: &mut Run<'_>, resume: &Resume) -> Result<Outcome, TrainError
     }
     run.observer.observe(Event::Note(format!("artefacts in {}", settings.output_dir.display())));
     Ok(Outcome::Done(Box::new(comparison)))
+}
+
+/// Writes the comparison and its report again, from the records and histories of a folder. Statistics are made anew;
+/// what was measured or looked up at the end of the comparison is taken from `comparison.json`.
+///
+/// # Errors
+/// Where a file is missing or not what a comparison leaves.
+pub fn report_again(folder: &Path) -> Result<Comparison, TrainError> {
+    let artefacts = Artefacts::at(folder);
+    let settings = artefacts.settings()?;
+    let mut records = Vec::new();
+    for seed in settings.of_each_seed() {
+        for arm in &settings.arms {
+            let record = RunRecord::find(&seed, arm)?;
+            let unfinished = || TrainError::Unfinished { folder: folder.into(), run: arm_name(arm, &seed) };
+            records.push(record.ok_or_else(unfinished)?);
+        }
+    }
+    let by_arm = by_arm(&settings, &records);
+    let arms = by_arm.iter().map(|runs| ArmResults::new(runs, &settings)).collect();
+    let comparison = Comparison::new(arms, &by_arm, artefacts.measured()?);
+    artefacts.comparison(&comparison)?;
+    Report::new(&settings, &comparison)?.write(folder)?;
+    Ok(comparison)
 }
 
 /// The runs of each arm, in the order of the settings.

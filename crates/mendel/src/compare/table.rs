@@ -27,9 +27,11 @@ pub fn table(comparison: &Comparison) -> Table {
         table.row(row(arm.arm.clone(), loss, MEASURES.map(|(_, name)| value(name)), costs));
     }
     let of_reference = comparison.differences.iter().filter(|difference| difference.reference == comparison.reference);
-    for (compared, arm) in of_reference.zip(&comparison.arms[1..]) {
-        let (now, then) = (costs(arm), costs(&comparison.arms[0]));
-        let costs = [0, 1, 2].map(|cost| relative_difference(now[cost], then[cost]));
+    for compared in of_reference {
+        // Of steps in turn, not of trainings at different moments.
+        let ratio = |cost: &str| compared.cost_ratios.get(cost).copied().unwrap_or(f64::NAN);
+        let (time, memory) = (ratio("step_time"), ratio("peak_memory_gb"));
+        let costs = [time, memory, 1.0 / time].map(|ratio| relative_difference(ratio, 1.0));
         let label = format!("{} − {}", compared.arm, compared.reference);
         let loss = difference(compared.measures["final_loss"].difference);
         table.row(row(label, loss, MEASURES.map(|(_, name)| marked(&compared.measures[name])), costs));

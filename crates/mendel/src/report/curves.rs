@@ -31,7 +31,12 @@ pub fn differences(report: &Report) -> Figure {
         Some(difference) => format!("{} − {}: difference and 95% interval", difference.arm, difference.reference),
         None => "MRR@10: differences between arms and 95% intervals".into(),
     };
-    figure("differences", &title, ["difference of the mean over queries", ""], Content::Intervals(rows))
+    figure(
+        "differences",
+        &title,
+        ["difference of the mean over queries", ""],
+        Content::Intervals { rows, around_zero: true },
+    )
 }
 
 /// One figure per number that is logged over training.

@@ -10,7 +10,7 @@ use plotters::style::register_font;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 /// Width and height in pixels, as SVG; a PNG has [`PNG_SCALE`] times as many.
-const SIZE: (u32, u32) = (720, 380);
+const SIZE: (u32, u32) = (560, 330);
 const PNG_SCALE: u32 = 2;
 
 /// Okabe and Ito's colours, which colour-blind readers can tell apart, in an order of contrast.
@@ -50,8 +50,13 @@ pub struct Figure {
 pub enum Content {
     /// Curves.
     Lines(Vec<Line>),
-    /// Values with intervals, a row each, around 0.
-    Intervals(Vec<Row>),
+    /// Values with intervals, a row each.
+    Intervals {
+        /// The values.
+        rows: Vec<Row>,
+        /// Whether 0 is shown.
+        around_zero: bool,
+    },
     /// Numbers by row and column.
     Grid(Vec<Vec<f64>>),
 }
@@ -139,7 +144,7 @@ impl Figure {
         head.draw_text(&shown(&self.title), &pen.text(15, INK), (pen.pixels(12), pen.pixels(12)))?;
         match &self.content {
             Content::Lines(lines) => self.lines(&body, &pen, lines),
-            Content::Intervals(rows) => self.intervals(&body, &pen, rows),
+            Content::Intervals { rows, around_zero } => self.intervals(&body, &pen, rows, *around_zero),
             Content::Grid(values) => self.grid(&body, &pen, values),
         }
     }
@@ -169,20 +174,38 @@ impl Figure {
             if let [point] = points[..] {
                 chart.draw_series([Circle::new(point, pen.pixels(3), colour.filled())])?;
             }
-            chart.draw_series(LineSeries::new(points, pen.stroke(colour, 2)))?;
+            // Dashes let a line be seen that lies under another.
+            match line.colour {
+                0 => chart.draw_series(LineSeries::new(points, pen.stroke(colour, 2))).map(drop)?,
+                _ => {
+                    let [dash, gap] = [7, 4].map(|length| pen.pixels(length));
+                    chart.draw_series(DashedLineSeries::new(points, dash, gap, pen.stroke(colour, 2))).map(drop)?;
+                }
+            }
         }
         Ok(())
     }
 
-    fn intervals<DB: DrawingBackend>(&self, body: &DrawingArea<DB, Shift>, pen: &Pen, rows: &[Row]) -> Drawn<DB> {
-        let values = rows.iter().flat_map(|row| [row.value, row.interval.0, row.interval.1, 0.0]);
+    fn intervals<DB: DrawingBackend>(
+        &self,
+        body: &DrawingArea<DB, Shift>,
+        pen: &Pen,
+        rows: &[Row],
+        around_zero: bool,
+    ) -> Drawn<DB> {
+        let values = rows.iter().flat_map(|row| [row.value, row.interval.0, row.interval.1]);
+        let values = values.chain(around_zero.then_some(0.0));
         let xs = range(values.filter(|value| value.is_finite()), 0.06);
         let count = rows.len() as f64;
-        let mut chart = pen.chart(body, 190).build_cartesian_2d(xs, -0.5..count - 0.5)?;
+        let left = pen.text(12, INK).pos(Pos::new(HPos::Right, VPos::Center));
+        let wide = |row: &Row| body.estimate_text_size(&shown(&row.label), &left).map_or(0, |(width, _)| width as i32);
+        let labels = rows.iter().map(wide).max().unwrap_or(0) + pen.pixels(20);
+        let mut chart = pen.chart(body, 0).y_label_area_size(labels).build_cartesian_2d(xs, -0.5..count - 0.5)?;
         let mut mesh = chart.configure_mesh();
         pen.mesh(&mut mesh, &self.x, &self.y).disable_y_mesh().y_labels(0).draw()?;
-        chart.draw_series([PathElement::new(vec![(0.0, -0.5), (0.0, count - 0.5)], pen.stroke(GREY, 1))])?;
-        let left = pen.text(12, INK).pos(Pos::new(HPos::Right, VPos::Center));
+        if around_zero {
+            chart.draw_series([PathElement::new(vec![(0.0, -0.5), (0.0, count - 0.5)], pen.stroke(GREY, 1))])?;
+        }
         for (place, row) in rows.iter().enumerate() {
             let (colour, y) = (PALETTE[row.colour % PALETTE.len()], count - 1.0 - place as f64);
             let whisker = vec![(row.interval.0, y), (row.interval.1, y)];
@@ -190,7 +213,7 @@ impl Figure {
             chart.draw_series([Circle::new((row.value, y), pen.pixels(4), colour.filled())])?;
             let (_, at) = chart.backend_coord(&(row.value, y));
             let (_, top) = body.get_base_pixel();
-            body.draw_text(&shown(&row.label), &left, (pen.pixels(190), at - top))?;
+            body.draw_text(&shown(&row.label), &left, (labels - pen.pixels(8), at - top))?;
         }
         Ok(())
     }

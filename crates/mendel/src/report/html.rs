@@ -95,7 +95,7 @@ fn table(table: &Table) -> Markup {
         div.scroll {
             table {
                 thead { tr { @for cell in table.header() { th { (cell) } } } }
-                tbody { @for row in table.rows() { tr { @for cell in row { td { (cell) } } } } }
+                tbody { @for row in table.rows() { tr { @for column in 0..table.header().len() { td { (row.get(column).map_or("", String::as_str)) } } } } }
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::figure::Figure;
-use super::table::Table;
+use super::table::{Table, escaped};
 use super::{CURVES, Report, summary};
 
 /// The whole text. Figures are those in the folder of the curves.
@@ -16,7 +16,7 @@ pub fn page(report: &Report, groups: &[(&str, Vec<Figure>)]) -> String {
         ("Cost", summary::costs(report)),
     ];
     for (heading, content) in tables {
-        text += &format!("\n## {heading}\n\n{}", table(&content));
+        text += &format!("\n## {heading}\n\n{}", content.markdown());
     }
     text += &format!("\n{}\n", summary::method(report));
     for (heading, figures) in groups {
@@ -33,7 +33,7 @@ pub fn page(report: &Report, groups: &[(&str, Vec<Figure>)]) -> String {
             let [before, after] = [example.reference, example.arm].map(|rank| format!("{rank:.2}"));
             rows.row([example.query.clone(), example.passage.clone(), before, after]);
         }
-        text += &table(&rows);
+        text += &rows.markdown();
     }
     text += "\n## Machine\n\n";
     summary::machine(report).iter().for_each(|(name, value)| text += &format!("- {name}: {}\n", escaped(value)));
@@ -45,30 +45,4 @@ pub fn page(report: &Report, groups: &[(&str, Vec<Figure>)]) -> String {
 pub fn title(report: &Report) -> String {
     let arms: Vec<&str> = report.comparison.arms.iter().map(|arm| arm.arm.as_str()).collect();
     arms.join(" and ")
-}
-
-fn table(table: &Table) -> String {
-    let line =
-        |cells: &[String]| format!("| {} |\n", cells.iter().map(|cell| escaped(cell)).collect::<Vec<_>>().join(" | "));
-    let rule = format!("|{}\n", " --- |".repeat(table.header().len()));
-    let columns = table.header().len();
-    let full =
-        |row: &Vec<String>| line(&[row.as_slice(), &vec![String::new(); columns - row.len().min(columns)]].concat());
-    line(table.header()) + &rule + &table.rows().iter().map(full).collect::<String>()
-}
-
-/// A text that is shown as it is: nothing in it is HTML, a link, a table or emphasis.
-fn escaped(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '<' => escaped += "&lt;",
-            '>' => escaped += "&gt;",
-            '&' => escaped += "&amp;",
-            '\\' | '`' | '*' | '_' | '[' | ']' | '|' | '!' | '#' | '~' => escaped.extend(['\\', character]),
-            control if control.is_control() => escaped.push(' '),
-            other => escaped.push(other),
-        }
-    }
-    escaped
 }

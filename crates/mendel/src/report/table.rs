@@ -41,6 +41,17 @@ impl Table {
         &self.rows
     }
 
+    /// As a table of Markdown, in which every text is shown as it is.
+    pub fn markdown(&self) -> String {
+        let columns = self.header.len();
+        let line = |cells: &[String]| {
+            let cells: Vec<String> = (0..columns).map(|column| escaped(cell(cells, column))).collect();
+            format!("| {} |\n", cells.join(" | "))
+        };
+        let rule = format!("|{}\n", " --- |".repeat(columns));
+        line(&self.header) + &rule + &self.rows.iter().map(|row| line(row)).collect::<String>()
+    }
+
     fn widths(&self) -> Vec<usize> {
         let columns = self.rows.iter().map(Vec::len).chain([self.header.len()]).max().unwrap_or(0);
         let lines = || self.rows.iter().chain([&self.header]);
@@ -84,6 +95,22 @@ fn width(text: &str) -> usize {
 /// A line break or other control character in a cell would break the table, so it becomes a space.
 fn one_line<Cell: Into<String>>(cells: impl IntoIterator<Item = Cell>) -> Vec<String> {
     cells.into_iter().map(|cell| cell.into().replace(char::is_control, " ")).collect()
+}
+
+/// A text that is shown as it is: nothing in it is HTML, a link, a table or emphasis.
+pub(super) fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '<' => escaped += "&lt;",
+            '>' => escaped += "&gt;",
+            '&' => escaped += "&amp;",
+            '\\' | '`' | '*' | '_' | '[' | ']' | '|' | '!' | '#' | '~' => escaped.extend(['\\', character]),
+            control if control.is_control() => escaped.push(' '),
+            other => escaped.push(other),
+        }
+    }
+    escaped
 }
 
 /// A measure: `0.3142`.

@@ -94,6 +94,22 @@ pub enum TrainError {
         /// Why.
         reason: String,
     },
+    /// A file of an earlier comparison is not what it should be.
+    #[error("'{}' is not what a comparison leaves: {reason}", path.display())]
+    Artefact {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A comparison of which a run is missing.
+    #[error("the comparison in '{}' has no finished run {run}: finish it with mendel compare --resume", folder.display())]
+    Unfinished {
+        /// The comparison's folder.
+        folder: PathBuf,
+        /// The run.
+        run: String,
+    },
     /// The settings cannot be written.
     #[error("the settings cannot be written to config.toml: {0}")]
     Config(String),

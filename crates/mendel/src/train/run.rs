@@ -302,7 +302,8 @@ impl<'a> ArmInTraining<'a> {
     }
 
     fn stage(&self, run: &mut Run<'_>) {
-        let (what, total) = (format!("Training {}", self.arm), Some(self.schedule.total_steps));
+        let (what, total) =
+            (format!("Training {}, seed {}", self.arm, run.settings.seed), Some(self.schedule.total_steps));
         run.observer.observe(Event::StageStarted { what, unit: "steps", total });
         run.observer.observe(Event::StageAdvanced { done: self.progress.step });
     }
