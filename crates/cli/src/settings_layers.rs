@@ -15,7 +15,7 @@ use crate::settings_flags::SettingsFlags;
 /// The layers between the defaults and the flags.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Layers {
-    /// A named set of settings: demo, msmarco or pikaia
+    /// A named set of settings: demo or msmarco or pikaia
     #[arg(long, value_name = "NAME")]
     preset: Option<String>,
     /// A file of settings, such as the config.toml of an earlier run

@@ -28,7 +28,18 @@ fn hostile(place: &Place) {
     let dev = place.file("dev.jsonl", lines((80..120).map(pair)));
     let (out, query) = (place.argument("out"), "<script>prefix</script> ");
     let data = ["--model", "demo-tiny", "--dataset", &train, "--eval-dataset", &dev, "--query-prefix", query];
-    let run = ["--max-steps", "6", "--batch-size", "16", "--learning-rate", "1e-3", "--warmup-steps", "1"];
+    let run = [
+        "--fitness-scale",
+        "unit-sum",
+        "--max-steps",
+        "6",
+        "--batch-size",
+        "16",
+        "--learning-rate",
+        "1e-3",
+        "--warmup-steps",
+        "1",
+    ];
     succeed(&[["compare", "--seeds", "1,2", "--output-dir", &out].as_slice(), &data, &run].concat());
 }
 
@@ -67,7 +78,7 @@ fn the_report_is_whole_in_a_browser_wide_and_narrow() {
             .output()
             .unwrap();
         let (page, log) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        let seen = page.split("<output>").nth(1).and_then(|rest| rest.split("</output>").next()).unwrap_or_default();
+        let seen = page.rsplit("<output>").next().and_then(|rest| rest.split("</output>").next()).unwrap_or_default();
         assert!(seen.starts_with("title mendel: standard and genetic; wide false; figures "), "{width}: {seen}");
         assert!(seen.ends_with("injected 0") && !seen.contains("figures 0"), "{width}: {seen}");
         assert!(!log.contains("CONSOLE"), "{width}: {log}");
@@ -107,7 +118,7 @@ fn an_arm_of_ones_own_is_trained_with_what_it_changes() {
     let printed = succeed(&[["compare", "--config", &config].as_slice(), &common].concat());
     assert!(printed.contains("VERDICT mrr@10 few vs standard: "), "{printed}");
     let results = read_json(&place.path("out/few_attention_results.json"));
-    assert_eq!(results["model"]["genetic"]["population_size"], 4, "{}", results["model"]);
+    assert_eq!(results["model"]["genetic"]["population-size"], 4, "{}", results["model"]);
     // A flag chooses among the arms of the file by name.
     succeed(&[["train", "--config", &config, "--attention", "few"].as_slice(), &common].concat());
     fail(2, &["train", "--config", &config, "--attention", "many"], &["'many'"]);

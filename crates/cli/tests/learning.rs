@@ -48,7 +48,7 @@ fn arms_see_the_same_pairs_in_the_same_order() {
     succeed(&[common.as_slice(), &still].concat());
     let losses = |arm: &str| -> Vec<f64> {
         let rows = read_rows(&place.path(&format!("out/history/{arm}-seed42.jsonl")));
-        rows.iter().filter_map(|row| row["loss"].as_f64()).collect()
+        rows.iter().filter(|row| row["kind"] == "step").filter_map(|row| row["loss"].as_f64()).collect()
     };
     let (standard, genetic) = (losses("standard"), losses("genetic"));
     assert_eq!(standard.len(), 5);

@@ -42,11 +42,13 @@ fn arms_with_the_same_attention_have_the_same_weights_batches_and_dropout() {
         let mut sampler = Sampler::new(pairs.len(), settings.batch_size, settings.seed).unwrap();
         let batch = TrainingBatch::deal(&pairs, &mut sampler, 0, &Device::cpu()).unwrap();
         let report = trainer.step(0, &batch, 1e-3).unwrap();
-        (report.loss.to_bits(), batch.pairs)
+        (report.loss, batch.pairs)
     };
     let standard = step(None);
     assert_eq!(standard, step(Some(Genetic { num_generations: 0, ..Genetic::default() })));
-    assert_eq!(standard, step(Some(Genetic::default())));
+    // The shares of a drawn ancestry round: equal to the last bits only.
+    let evolved = step(Some(Genetic::default()));
+    assert!((standard.0 - evolved.0).abs() < 1e-5 * standard.0 && standard.1 == evolved.1, "{standard:?} {evolved:?}");
     // The model has dropout, so that the loss tells whether it is the same.
     assert!(
         BertConfig::demo_tiny(200).hidden_dropout_prob > 0.0

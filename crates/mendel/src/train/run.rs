@@ -159,7 +159,9 @@ pub fn plan(run: &mut Run<'_>, inputs: &Inputs, resume: &Resume) -> Result<Vec<P
 /// Where an earlier process left a run.
 fn where_it_ended(planned: &PlannedRun, observer: &mut dyn Observer) -> Result<Start, TrainError> {
     let PlannedRun { settings, arm, .. } = planned;
-    if let Some(record) = RunRecord::find(settings, arm)? {
+    let model = settings.output_dir.join("models").join(arm_name(arm, settings));
+    // Who has removed the model wants it again: the last checkpoint has it.
+    if let Some(record) = RunRecord::find(settings, arm)?.filter(|_| model.exists()) {
         return Ok(Start::Finished(Box::new(record)));
     }
     Ok(newest(&store(settings, arm), observer)?.map_or(Start::First, Start::Checkpoint))
