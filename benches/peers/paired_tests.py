@@ -106,14 +106,13 @@ def mixed(x):
     var_query = max(0.0, (ms_query - ms_rest) / seeds)
     var_seed = max(0.0, (ms_seed - ms_rest) / queries)
     error = np.sqrt(var_query / queries + var_seed / seeds + ms_rest / y.size)
-    # Satterthwaite: the mean squares that the variance of the mean is made of, with their coefficients.
-    terms = []
-    if var_query > 0:
-        terms.append((1, ms_query, df_query))
-    if var_seed > 0:
-        terms.append((1, ms_seed, df_seed))
-    if len(terms) != 1:
-        terms.append((1 - len(terms), ms_rest, df_rest))
+    # Satterthwaite: the mean squares that the variance of the mean is made of, with their coefficients. Where an
+    # effect's variance is taken to be 0, its mean square is that of the rest.
+    terms = [
+        (1, seeds * var_query + ms_rest, df_query),
+        (1, queries * var_seed + ms_rest, df_seed),
+        (-1, ms_rest, df_rest),
+    ]
     df = sum(c * m for c, m, _ in terms) ** 2 / sum((c * m) ** 2 / d for c, m, d in terms)
 
     mean = y.mean()

@@ -34,8 +34,7 @@ struct Printed<'a> {
 
 fn text(comparison: &Comparison, json: bool) -> anyhow::Result<String> {
     if !json {
-        let verdicts = comparison.verdicts().map(|line| line + "\n").collect::<String>();
-        return Ok(format!("{}{verdicts}", compare::table(comparison)));
+        return Ok(compare::text(comparison));
     }
     Ok(serde_json::to_string_pretty(&Printed { comparison, arms: &comparison.arms })? + "\n")
 }

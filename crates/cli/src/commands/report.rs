@@ -4,11 +4,12 @@ use mendel::compare;
 
 use super::Outcome;
 use crate::arguments::ReportArguments;
-use crate::display::say;
+use crate::display::{print_result, say};
 
 /// Makes the report of a comparison again, from its artefacts.
 pub fn run(arguments: &ReportArguments) -> anyhow::Result<Outcome> {
-    compare::report_again(&arguments.folder)?;
+    let comparison = compare::report_again(&arguments.folder)?;
+    print_result(&compare::text(&comparison))?;
     say(&format!("{}", arguments.folder.join("report.html").display()));
     Ok(Outcome::Done)
 }

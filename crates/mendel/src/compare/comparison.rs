@@ -134,12 +134,12 @@ impl Comparison {
                 Difference::new([&arms[first], &arms[second]], [&runs[first], &runs[second]], costs)
             })
             .collect();
-        correct(&mut differences);
+        let tests = correct(&mut differences);
         Comparison {
             reference: arms[0].arm.clone(),
             seeds: runs[0].iter().map(|run| run.seed).collect(),
             queries: runs[0][0].query_ids.len(),
-            conclusions: differences.iter().map(|difference| conclusion(difference, runs[0].len())).collect(),
+            conclusions: differences.iter().map(|difference| conclusion(difference, runs[0].len(), tests)).collect(),
             differences,
             measured,
             arms,
@@ -204,8 +204,8 @@ fn differences([reference, arm]: [&[&RunRecord]; 2], measure: &str) -> Vec<Vec<f
     reference.iter().zip(arm).map(of_seed).collect()
 }
 
-/// Holm's correction over all tests, and what may then be concluded.
-fn correct(differences: &mut [Difference]) {
+/// Holm's correction over all tests, and what may then be concluded; how many tests there are.
+fn correct(differences: &mut [Difference]) -> usize {
     let all = differences.iter_mut().flat_map(|difference| difference.measures.values_mut());
     let mut tested: Vec<(f64, &mut Test)> =
         all.filter_map(|compared| Some((compared.difference, compared.test.as_mut()?))).collect();
@@ -219,6 +219,7 @@ fn correct(differences: &mut [Difference]) {
             (true, false) => Verdict::Worse,
         };
     }
+    p.len()
 }
 
 /// The arm's costs over the reference's: of a training step from steps in turn, of memory from training alone.
@@ -236,11 +237,11 @@ fn cost_ratios(
 }
 
 /// A sentence on the primary measure.
-fn conclusion(Difference { reference, arm, measures, .. }: &Difference, seeds: usize) -> String {
+fn conclusion(Difference { reference, arm, measures, .. }: &Difference, seeds: usize, tests: usize) -> String {
     let Compared { reference: before, arm: after, difference, test } = &measures[PRIMARY];
-    let Some(Test { verdict, ci95: Interval { low, high }, p_holm, .. }) = test else {
-        unreachable!("each query has it")
-    };
+    let Some(test) = test else { unreachable!("each query has it") };
+    let Test { verdict, ci95: Interval { low, high }, p_holm, queries, seeds: over_seeds } = test;
+    let p = over_seeds.as_ref().map_or(queries.p, |seeds| seeds.p);
     let finding = match verdict {
         Verdict::Better => format!("{arm} is better than {reference}"),
         Verdict::Worse => format!("{arm} is worse than {reference}"),
@@ -251,6 +252,6 @@ fn conclusion(Difference { reference, arm, measures, .. }: &Difference, seeds: u
         _ => "for queries and seeds like these",
     };
     format!(
-        "{PRIMARY}: {finding} ({after:.4} against {before:.4}, difference {difference:+.4}, 95% interval {low:+.4} to {high:+.4}, p = {p_holm:.4} after Holm's correction), {reach}."
+        "{PRIMARY}: {finding} ({after:.4} against {before:.4}, difference {difference:+.4}, 95% interval {low:+.4} to {high:+.4}, p = {p:.4}, and {p_holm:.4} after Holm's correction over {tests} tests), {reach}."
     )
 }

@@ -126,6 +126,12 @@ fn by_arm<'a>(settings: &Settings, records: &'a [RunRecord]) -> Vec<Vec<&'a RunR
     settings.arms.iter().map(|arm| of(&arm.name)).collect()
 }
 
+/// What is printed: the table, and under it the verdicts.
+pub fn text(comparison: &Comparison) -> String {
+    let verdicts = comparison.verdicts().map(|line| line + "\n").collect::<String>();
+    format!("{}{verdicts}", table(comparison))
+}
+
 /// Loads everything and makes one step and one evaluation batch of every arm; writes nothing.
 pub fn dry_run(run: &mut Run<'_>) -> Result<(), TrainError> {
     let settings = run.settings;

@@ -65,6 +65,9 @@ pub enum SweepError {
     /// A setting of the grid without a list of values.
     #[error("the sweep's grid needs a list of values for {0}, such as {0} = [1, 2]")]
     NotAList(String),
+    /// A setting with nothing to draw from.
+    #[error("the sweep cannot draw {0}: give it a list of values, or low below high, both above 0 with log = true")]
+    NothingToDraw(String),
     /// Nothing is swept.
     #[error("the sweep has no points: give it a [grid] of settings with lists of values, or [random] with points")]
     Nothing,
@@ -126,6 +129,9 @@ impl Space {
             };
             points = points.iter().flat_map(|point| values.iter().map(|value| with(point, value))).collect();
         }
+        if let Some((name, _)) = self.random.of.iter().find(|(_, from)| !from.is_possible()) {
+            return Err(SweepError::NothingToDraw(name.clone()));
+        }
         if self.random.points > 0 {
             let of_grid = std::mem::take(&mut points);
             points =
@@ -146,10 +152,17 @@ impl Space {
 }
 
 impl Draw {
+    fn is_possible(&self) -> bool {
+        match self {
+            Draw::OneOf(values) => !values.is_empty(),
+            Draw::Between { low, high, log } => low < high && (high - low).is_finite() && (!log || *low > 0.0),
+        }
+    }
+
     fn draw(&self, random: &mut SplitMix64) -> Value {
         let unit = (random.next() >> 11) as f64 / (1_u64 << 53) as f64;
         match self {
-            Draw::OneOf(values) => values[random.below(values.len().max(1))].clone(),
+            Draw::OneOf(values) => values[random.below(values.len())].clone(),
             Draw::Between { low, high, log: false } => short(low + unit * (high - low)),
             Draw::Between { low, high, log: true } => short((low.ln() + unit * (high.ln() - low.ln())).exp()),
         }
@@ -306,6 +319,12 @@ mod tests {
         assert!(matches!(Space::default().points(), Err(SweepError::Nothing)));
         let space: Space = toml::from_str("[grid]\npopulation-size = 8").unwrap();
         assert!(space.points().unwrap_err().to_string().contains("population-size = [1, 2]"));
+        for from in
+            ["[]", "{ low = 0.0, high = 1.0, log = true }", "{ low = 1.0, high = 0.0 }", "{ low = nan, high = 1.0 }"]
+        {
+            let space: Space = toml::from_str(&format!("[random]\npoints = 2\ndropout = {from}")).unwrap();
+            assert!(matches!(space.points(), Err(SweepError::NothingToDraw(name)) if name == "dropout"), "{from}");
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ pub fn differences(report: &Report) -> Figure {
     let comparison = &report.comparison;
     let two_arms = comparison.arms.len() == 2;
     let mut rows = Vec::new();
-    for (place, difference) in comparison.differences.iter().enumerate() {
+    for difference in &comparison.differences {
         let shown = MEASURES.iter().filter(|(_, name)| two_arms || *name == PRIMARY);
         for (title, name) in shown {
             let compared = &difference.measures[*name];
@@ -21,7 +21,7 @@ pub fn differences(report: &Report) -> Figure {
             let pair = format!("{} − {}", difference.arm, difference.reference);
             rows.push(Row {
                 label: if two_arms { (*title).into() } else { pair },
-                colour: if two_arms { 1 } else { place },
+                colour: 0,
                 value: compared.difference,
                 interval: (test.ci95.low, test.ci95.high),
             });

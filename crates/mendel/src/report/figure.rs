@@ -328,10 +328,13 @@ fn use_font() {
 /// From least to most with a margin as a share; of equal values something around them.
 fn range(values: impl Iterator<Item = f64>, margin: f64) -> Range<f64> {
     let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), x| (low.min(x), high.max(x)));
-    match high - low {
-        extent if extent > 0.0 && extent.is_finite() => low - margin * extent..high + margin * extent,
-        extent if extent == 0.0 => low - 0.5 * low.abs().max(1e-9)..high + 0.5 * high.abs().max(1e-9),
-        _ => 0.0..1.0,
+    let extent = high - low;
+    if !extent.is_finite() {
+        0.0..1.0
+    } else if extent > 0.0 {
+        low - margin * extent..high + margin * extent
+    } else {
+        low - 0.5 * low.abs().max(1e-9)..high + 0.5 * high.abs().max(1e-9)
     }
 }
 
@@ -356,5 +359,61 @@ fn shown(text: &str) -> String {
     match text.char_indices().nth(2 * LONGEST_LABEL) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn number() -> impl Strategy<Value = f64> {
+        prop_oneof![4 => -1e3..1e3, 1 => -1e30..1e30, 1 => Just(0.0), 1 => Just(f64::NAN), 1 => Just(f64::INFINITY)]
+    }
+
+    fn content() -> impl Strategy<Value = Content> {
+        let line = (
+            prop::collection::vec((number(), number()), 0..20),
+            prop::collection::vec((number(), number(), number()), 0..5),
+            any::<bool>(),
+        );
+        let line =
+            line.prop_map(|(points, band, area)| Line { label: "a <b> & \"c\"".into(), colour: 1, points, band, area });
+        let row = (number(), number(), number()).prop_map(|(value, low, high)| Row {
+            label: "<script>alert(1)</script> 🧬 مرحبا".into(),
+            colour: 9,
+            value,
+            interval: (low, high),
+        });
+        prop_oneof![
+            prop::collection::vec(line, 0..7).prop_map(Content::Lines),
+            (prop::collection::vec(row, 0..7), any::<bool>())
+                .prop_map(|(rows, around_zero)| Content::Intervals { rows, around_zero }),
+            prop::collection::vec(prop::collection::vec(number(), 0..5), 0..5).prop_map(Content::Grid),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn any_numbers_are_drawn_and_no_text_is_markup(content in content()) {
+            let figure = Figure {
+                name: "f".into(), title: "<script>x</script>".into(), x: "steps & <i>".into(), y: "y".into(), content,
+            };
+            let svg = figure.svg().unwrap();
+            prop_assert!(svg.starts_with("<svg role=\"img\" viewBox=") && !svg.contains("<script"), "{}", svg);
+            prop_assert_eq!(&svg, &figure.svg().unwrap());
+            let png = figure.png().unwrap();
+            let reader = png::Decoder::new(Cursor::new(png)).read_info().unwrap();
+            prop_assert_eq!(reader.info().size(), (SIZE.0 * PNG_SCALE, SIZE.1 * PNG_SCALE));
+        }
+    }
+
+    #[test]
+    fn numbers_on_an_axis_are_short() {
+        let shown = [0.0, 2e-5, 0.25, -0.006, 1500.0, 20_000.0, 123_456.0].map(tick);
+        assert_eq!(shown, ["0", "2e-5", "0.25", "-0.006", "1500", "20k", "123k"]);
     }
 }

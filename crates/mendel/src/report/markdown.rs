@@ -44,5 +44,8 @@ pub fn page(report: &Report, groups: &[(&str, Vec<Figure>)]) -> String {
 /// The heading of a report.
 pub fn title(report: &Report) -> String {
     let arms: Vec<&str> = report.comparison.arms.iter().map(|arm| arm.arm.as_str()).collect();
-    arms.join(" and ")
+    match arms.split_last() {
+        Some((last, others)) if !others.is_empty() => format!("{} and {last}", others.join(", ")),
+        _ => arms.join(""),
+    }
 }
