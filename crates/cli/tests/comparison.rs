@@ -104,6 +104,16 @@ fn the_report_made_again_is_the_same() {
         assert_eq!(read(name), before, "{name}");
     }
     fail(1, &["report", &place.argument("nowhere")], &["config.toml"]);
+    let record = place.path("out/runs/genetic-seed2.json");
+    let whole = read_json(&record);
+    let mut lacking = whole.clone();
+    lacking["per_query"].as_object_mut().unwrap().remove("mrr@10");
+    let mut other = whole.clone();
+    other["data"]["evaluation"] = "another".into();
+    for (damaged, told) in [(lacking, "lacks a measure"), (other, "on the data of the others")] {
+        fs::write(&record, damaged.to_string()).unwrap();
+        fail(1, &["report", &place.argument("out")], &["genetic-seed2", told]);
+    }
 }
 
 #[test]

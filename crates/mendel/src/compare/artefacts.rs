@@ -41,7 +41,9 @@ impl Artefacts {
         let path = self.folder.join(CONFIG);
         let text = std::fs::read_to_string(&path).map_err(FileError::when("read", &path))?;
         let settings = toml::from_str::<Settings>(&text);
-        let settings = settings.map_err(|error| TrainError::Artefact { path, reason: error.message().into() })?;
+        let unfit = |reason: String| TrainError::Artefact { path: path.clone(), reason };
+        let settings = settings.map_err(|error| unfit(error.message().into()))?;
+        settings.validate_values().map_err(|error| unfit(error.to_string()))?;
         Ok(Settings { output_dir: self.folder.clone(), ..settings })
     }
 

@@ -112,6 +112,10 @@ pub fn report_again(folder: &Path) -> Result<Comparison, TrainError> {
             records.push(record.ok_or_else(unfinished)?);
         }
     }
+    if let Some(other) = records.iter().find(|record| !record.is_comparable(&records[0])) {
+        let run = format!("{}-seed{} on the data of the others", other.arm, other.seed);
+        return Err(TrainError::Unfinished { folder: folder.into(), run });
+    }
     let by_arm = by_arm(&settings, &records);
     let arms = by_arm.iter().map(|runs| ArmResults::new(runs, &settings)).collect();
     let comparison = Comparison::new(arms, &by_arm, artefacts.measured()?);

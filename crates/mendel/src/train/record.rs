@@ -20,6 +20,8 @@ use crate::throughput::Throughput;
 /// The folder of the records in the output folder.
 const RUNS: &str = "runs";
 
+const NOT_WHOLE: &str = "a query lacks a measure";
+
 /// One arm trained with one seed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunRecord {
@@ -132,11 +134,25 @@ impl RunRecord {
         match std::fs::read(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(FileError::when("read", &path)(error).into()),
-            Ok(bytes) => match serde_json::from_slice(&bytes) {
-                Ok(record) => Ok(Some(record)),
-                Err(error) => Err(TrainError::Record { path, reason: error.to_string() }),
-            },
+            Ok(bytes) => {
+                let record: Result<Self, String> = serde_json::from_slice(&bytes).map_err(|error| error.to_string());
+                let whole =
+                    record.and_then(|record| if record.is_whole() { Ok(record) } else { Err(NOT_WHOLE.into()) });
+                whole.map(Some).map_err(|reason| TrainError::Record { path, reason })
+            }
         }
+    }
+
+    /// Whether every query has every measure.
+    fn is_whole(&self) -> bool {
+        let queries = self.query_ids.len();
+        let has = |name: &&str| self.per_query.get(*name).is_some_and(|values| values.len() == queries);
+        queries > 0 && Measures::NAMES.iter().all(has)
+    }
+
+    /// Whether both are of the same queries, so that they can be compared.
+    pub fn is_comparable(&self, other: &RunRecord) -> bool {
+        self.query_ids == other.query_ids && self.identity.same_data(&other.identity)
     }
 
     /// Refuses a record that is of other settings or data.

@@ -155,6 +155,11 @@ impl Identity {
         Identity { settings: binding(settings, arm), data: data.clone() }
     }
 
+    /// Whether both are of the same data.
+    pub fn same_data(&self, other: &Identity) -> bool {
+        self.data == other.data
+    }
+
     /// Refuses what another run has left at `path`.
     pub fn check(&self, path: &Path, now: &Identity) -> Result<(), TrainError> {
         let other = |what, differences| Err(TrainError::OtherRun { path: path.into(), what, differences });
