@@ -86,6 +86,11 @@ pub fn sweep_file(path: &Path) -> Result<(Table, Table), WrongUsage> {
     Ok((base, space))
 }
 
+/// Refuses a point's values that are no settings or of another type, with the file's name.
+pub fn check_point(path: &Path, point: &Table) -> Result<(), WrongUsage> {
+    check(path, point)
+}
+
 fn read(path: &Path) -> Result<Table, WrongUsage> {
     let table = parse(path)?;
     check(path, &table)?;

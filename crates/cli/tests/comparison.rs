@@ -132,6 +132,8 @@ fn an_arm_of_ones_own_is_trained_with_what_it_changes() {
     // A flag chooses among the arms of the file by name.
     succeed(&[["train", "--config", &config, "--attention", "few"].as_slice(), &common].concat());
     fail(2, &["train", "--config", &config, "--attention", "many"], &["'many'"]);
+    let plain = place.file("plain.toml", "[[arms]]\nname = \"few\"\npopulation-size = 4\n");
+    fail(2, &["train", "--config", &plain], &["few", "genetic = true"]);
     let wrong = place.file("wrong.toml", "[[arms]]\nname = \"few\"\nlearning-rate = 1.0\n");
     fail(2, &["compare", "--config", &wrong], &["arms", "learning-rate", "population-size"]);
 }
@@ -158,6 +160,10 @@ fn a_sweep_has_a_row_and_a_folder_for_each_point_and_goes_on_where_it_ended() {
     }
     // The three that were finished were taken as they were: their times too.
     assert_eq!(before[0], after[0]);
+    let misspelt = place.file("misspelt.toml", "preset = \"demo\"\n[grid]\npopulaton-size = [1, 2]\n");
+    fail(2, &["sweep", "--config", &misspelt], &["populaton-size", "population-size"]);
+    let folders = place.file("folders.toml", "preset = \"demo\"\n[grid]\noutput-dir = [\"a\", \"b\"]\n");
+    fail(2, &["sweep", "--config", &folders], &["output-dir"]);
     let nothing = place.file("nothing.toml", "preset = \"demo\"\n");
     fail(2, &["sweep", "--config", &nothing], &["[grid]"]);
 }

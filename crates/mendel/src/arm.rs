@@ -90,6 +90,20 @@ impl Arm {
         settings
     }
 
+    /// Whether it has settings, or the name, of a genetic part that it has not.
+    pub fn changes_genetics_without_having_them(&self) -> bool {
+        let named = self.name.parse::<Arm>().is_ok_and(|named| named.genetic);
+        let Arm { population_size, num_generations, mutation_rate, crossover_rate, .. } = self;
+        let changes = population_size.is_some()
+            || num_generations.is_some()
+            || mutation_rate.is_some()
+            || crossover_rate.is_some()
+            || self.selection_pressure.is_some()
+            || self.fitness_scale.is_some()
+            || self.evolution.is_some();
+        !self.genetic && (named || changes)
+    }
+
     /// Whether its name can name files: letters, digits, `+`, `-`, `_` and `.` after a letter or digit.
     pub fn has_file_name(&self) -> bool {
         let allowed = |c: char| c.is_ascii_alphanumeric() || "+-_.".contains(c);

@@ -7,7 +7,7 @@ use mendel::Settings;
 use mendel::compare::sweep::{self, Point, Space, SweepError};
 
 use crate::failure::WrongUsage;
-use crate::settings_layers::sweep_file;
+use crate::settings_layers::{check_point, sweep_file};
 
 /// What `sweep` takes.
 #[derive(Args, Debug)]
@@ -54,6 +54,7 @@ impl SweepArguments {
             WrongUsage::new(format!("{}: {}", self.config.display(), error.message()))
         })?;
         let points = space.points().map_err(usage)?;
+        points.iter().try_for_each(|point| check_point(&self.config, point))?;
         let whole: Settings = base.clone().try_into()?;
         let settings = sweep::settings_of(&base, &points, &whole.output_dir).map_err(usage)?;
         Ok(SweepPlan { whole, points, settings })

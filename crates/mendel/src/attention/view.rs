@@ -100,10 +100,12 @@ impl Seen<'_> {
         let fitness = self.fitness(head, text);
         let of_token = |token: usize| {
             let values = self.genes(self.values, token, head).iter().zip(fitness);
-            let phi: f64 = values.map(|(&v, &gamma)| f64::from(gamma) / (1.0 + f64::from(-v).exp())).sum();
-            phi.powf(beta)
+            values.map(|(&v, &gamma)| f64::from(gamma) / (1.0 + f64::from(-v).exp())).sum()
         };
         let phi: Vec<f64> = self.sequences.range(text).map(of_token).collect();
+        // Of the largest, so that no exponent is too much.
+        let most = phi.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
+        let phi: Vec<f64> = phi.iter().map(|phi| (phi / most).powf(beta)).collect();
         let mean = phi.iter().sum::<f64>() / phi.len() as f64;
         phi.iter().map(|phi| (phi / mean - 1.0).powi(2)).sum::<f64>() / phi.len() as f64
     }

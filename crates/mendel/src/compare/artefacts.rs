@@ -1,6 +1,6 @@
 //! The files that a run leaves (docs/guide.md, "Artefacts").
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use safetensors::{Dtype, tensor::TensorView};
@@ -11,6 +11,7 @@ use super::results::ArmResults;
 use crate::dual_encoder::Embeddings;
 use crate::evaluate::Evaluation;
 use crate::files::{FileError, write_atomically};
+use crate::report::CURVES;
 use crate::saved_model::SavedModel;
 use crate::settings::Settings;
 use crate::train::{Inputs, TrainError, TrainedArm, arm_name};
@@ -54,17 +55,16 @@ impl Artefacts {
         serde_json::from_slice(&text).map_err(|error| TrainError::Artefact { path, reason: error.to_string() })
     }
 
-    /// `config.toml`: the settings in force; `--config` on it repeats the run. The comparison of an earlier run is
-    /// removed, so that it never stands beside the settings of this one.
+    /// `config.toml`: the settings in force; `--config` on it repeats the run. The comparison and report of an
+    /// earlier run are removed, so that they never stand beside the settings of this one.
     pub fn begin(&self, settings: &Settings) -> Result<(), TrainError> {
         let text = settings.to_toml().map_err(|error| TrainError::Config(error.to_string()))?;
-        let comparison = self.folder.join(COMPARISON);
-        match std::fs::remove_file(&comparison) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                return Err(FileError::when("remove", &comparison)(error).into());
-            }
-            _ => {}
+        for name in [COMPARISON, "report.html", "report.md"] {
+            let path = self.folder.join(name);
+            absent(std::fs::remove_file(&path)).map_err(FileError::when("remove", &path))?;
         }
+        let curves = self.folder.join(CURVES);
+        absent(std::fs::remove_dir_all(&curves)).map_err(FileError::when("remove", &curves))?;
         Ok(write_atomically(&self.folder.join(CONFIG), text.as_bytes())?)
     }
 
@@ -88,6 +88,14 @@ impl Artefacts {
             return Ok(());
         }
         Ok(write_json(&self.folder.join(COMPARISON), comparison)?)
+    }
+}
+
+/// What is not there need not be removed.
+fn absent(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        other => other,
     }
 }
 

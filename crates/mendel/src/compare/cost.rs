@@ -1,6 +1,7 @@
 //! What a training step of each arm costs: the arms take steps in turn, so that a machine that slows down slows all.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
@@ -29,8 +30,8 @@ impl StepCost {
     }
 }
 
-/// Measures all arms on the first batches.
-pub fn step_costs(run: &mut Run<'_>, inputs: &Inputs) -> Result<BTreeMap<String, StepCost>, TrainError> {
+/// Measures all arms on the first batches; nothing where the user stops it.
+pub fn step_costs(run: &mut Run<'_>, inputs: &Inputs) -> Result<Option<BTreeMap<String, StepCost>>, TrainError> {
     let settings = run.settings;
     let trainer = |arm| Ok(Trainer::new(inputs.encoder(settings, arm)?, settings));
     let mut trainers: Vec<Trainer> = settings.arms.iter().map(trainer).collect::<Result<_, TrainError>>()?;
@@ -43,10 +44,14 @@ pub fn step_costs(run: &mut Run<'_>, inputs: &Inputs) -> Result<BTreeMap<String,
         total,
     });
     for step in 0..WARMUP_STEPS + STEPS {
+        if run.interrupted.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
         let batch = TrainingBatch::deal(&inputs.pairs, &mut sampler, step, &inputs.device)?;
         for (trainer, seconds) in trainers.iter_mut().zip(&mut seconds) {
             let started = Instant::now();
-            trainer.step(step, &batch, settings.learning_rate)?;
+            // Nothing is learned: without its warm-up a training could diverge here.
+            trainer.step(step, &batch, 0.0)?;
             if step >= WARMUP_STEPS {
                 seconds.push(started.elapsed().as_secs_f64());
             }
@@ -56,7 +61,7 @@ pub fn step_costs(run: &mut Run<'_>, inputs: &Inputs) -> Result<BTreeMap<String,
     run.observer.observe(Event::StageFinished);
     let costs =
         seconds.into_iter().map(|seconds| StepCost { median_seconds: median(seconds.iter().copied()), seconds });
-    Ok(settings.arms.iter().map(|arm| arm.name.clone()).zip(costs).collect())
+    Ok(Some(settings.arms.iter().map(|arm| arm.name.clone()).zip(costs).collect()))
 }
 
 /// The middle value, or the mean of the two in the middle.

@@ -22,13 +22,14 @@ pub use results::{ArmResults, SeedNumbers};
 pub(crate) use table::MEASURES;
 pub use table::table;
 
+use crate::arm::Arm;
 use crate::files::check_writable;
 use crate::progress::Event;
 use crate::report::Report;
 use crate::settings::Settings;
 use crate::train::{
-    Inputs, PlannedRun, Resume, Run, RunRecord, Start, TrainError, Trainer, Training, TrainingBatch, arm_name, plan,
-    train_arm,
+    Inputs, PlannedRun, Resume, Run, RunRecord, Start, TrainError, Trainer, Training, TrainingBatch, arm_name,
+    clear_checkpoints, plan, train_arm,
 };
 use mendel_engine::cpu::limits::matrix_peak;
 
@@ -37,7 +38,7 @@ use mendel_engine::cpu::limits::matrix_peak;
 pub enum Outcome {
     /// Every arm is trained and evaluated.
     Done(Box<Comparison>),
-    /// The user stopped it; the checkpoint that was saved.
+    /// The user stopped it; the checkpoint that was saved, or the folder where all runs are finished.
     Interrupted(PathBuf),
 }
 
@@ -50,8 +51,13 @@ pub fn compare(run: &mut Run<'_>, resume: &Resume) -> Result<Outcome, TrainError
     let planned = plan(run, &inputs, resume)?;
     let artefacts = Artefacts::new(settings);
     artefacts.begin(settings)?;
-    for PlannedRun { settings, arm, .. } in planned.iter().filter(|run| !matches!(run.start, Start::Finished(_))) {
-        RunRecord::remove(settings, arm)?;
+    for PlannedRun { settings, arm, start } in &planned {
+        if !matches!(start, Start::Finished(_)) {
+            RunRecord::remove(settings, arm)?;
+        }
+        if matches!(start, Start::First) {
+            clear_checkpoints(settings, arm, run.observer)?;
+        }
     }
     run.observer.observe(Event::TrainingBegins);
     let peak = matrix_peak(settings.precision());
@@ -81,9 +87,13 @@ pub fn compare(run: &mut Run<'_>, resume: &Resume) -> Result<Outcome, TrainError
         records.push(record);
     }
     let several = settings.arms.len() > 1;
-    let step_costs = if several { cost::step_costs(run, &inputs)? } else { Default::default() };
+    let step_costs = if several { cost::step_costs(run, &inputs)? } else { Some(Default::default()) };
+    let Some(step_costs) = step_costs else {
+        // All runs have their records: resuming makes the rest.
+        return Ok(Outcome::Interrupted(settings.output_dir.clone()));
+    };
     let by_arm = by_arm(settings, &records);
-    let arms = by_arm.iter().map(|runs| ArmResults::new(runs, settings)).collect();
+    let arms = results(settings, &by_arm);
     let measured =
         Measured { step_costs, examples: examples::of(run, &inputs, &by_arm)?, machine: Machine::this(settings) };
     let comparison = Comparison::new(arms, &by_arm, measured);
@@ -117,11 +127,19 @@ pub fn report_again(folder: &Path) -> Result<Comparison, TrainError> {
         return Err(TrainError::Unfinished { folder: folder.into(), run });
     }
     let by_arm = by_arm(&settings, &records);
-    let arms = by_arm.iter().map(|runs| ArmResults::new(runs, &settings)).collect();
+    let arms = results(&settings, &by_arm);
     let comparison = Comparison::new(arms, &by_arm, artefacts.measured()?);
     artefacts.comparison(&comparison)?;
     Report::new(&settings, &comparison)?.write(folder)?;
     Ok(comparison)
+}
+
+/// Each arm's results, with the settings in force for it.
+fn results(settings: &Settings, by_arm: &[Vec<&RunRecord>]) -> Vec<ArmResults> {
+    let of_arm = |(arm, runs): (&Arm, &Vec<&RunRecord>)| {
+        ArmResults::new(runs, &Settings { seed: runs[0].seed, ..arm.applied_to(settings) })
+    };
+    settings.arms.iter().zip(by_arm).map(of_arm).collect()
 }
 
 /// The runs of each arm, in the order of the settings.

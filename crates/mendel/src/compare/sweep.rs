@@ -15,6 +15,9 @@ use crate::report::table::{Table as Text, measure};
 use crate::settings::{InvalidSetting, Settings};
 use crate::train::{Resume, Run, RunRecord, TrainError};
 
+/// Settings of the sweep as a whole.
+const SHARED: [&str; 4] = ["cache-dir", "output-dir", "preset", "threads"];
+
 /// Which values are tried.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -65,6 +68,12 @@ pub enum SweepError {
     /// A setting of the grid without a list of values.
     #[error("the sweep's grid needs a list of values for {0}, such as {0} = [1, 2]")]
     NotAList(String),
+    /// A setting that all points share, or that is swept twice.
+    #[error("the sweep cannot vary {0}: it is shared by all points, or stands in both [grid] and [random]")]
+    NotSwept(String),
+    /// `points` without settings to draw, or settings without `points`.
+    #[error("the sweep's [random] needs both points = N and settings to draw")]
+    HalfRandom,
     /// A setting with nothing to draw from.
     #[error("the sweep cannot draw {0}: give it a list of values, or low below high, both above 0 with log = true")]
     NothingToDraw(String),
@@ -129,6 +138,14 @@ impl Space {
             };
             points = points.iter().flat_map(|point| values.iter().map(|value| with(point, value))).collect();
         }
+        let not_swept = |name: &&String| SHARED.contains(&name.as_str()) || self.random.of.contains_key(*name);
+        let of_random = self.random.of.keys().find(|name| SHARED.contains(&name.as_str()));
+        if let Some(name) = self.grid.keys().find(not_swept).or(of_random) {
+            return Err(SweepError::NotSwept(name.clone()));
+        }
+        if self.random.of.is_empty() != (self.random.points == 0) {
+            return Err(SweepError::HalfRandom);
+        }
         if let Some((name, _)) = self.random.of.iter().find(|(_, from)| !from.is_possible()) {
             return Err(SweepError::NothingToDraw(name.clone()));
         }
@@ -163,15 +180,17 @@ impl Draw {
         let unit = (random.next() >> 11) as f64 / (1_u64 << 53) as f64;
         match self {
             Draw::OneOf(values) => values[random.below(values.len())].clone(),
-            Draw::Between { low, high, log: false } => short(low + unit * (high - low)),
-            Draw::Between { low, high, log: true } => short((low.ln() + unit * (high.ln() - low.ln())).exp()),
+            Draw::Between { low, high, log: false } => short(low + unit * (high - low), *low, *high),
+            Draw::Between { low, high, log: true } => {
+                short((low.ln() + unit * (high.ln() - low.ln())).exp(), *low, *high)
+            }
         }
     }
 }
 
-/// Four digits, which are read more easily.
-fn short(value: f64) -> Value {
-    Value::Float(format!("{value:.3e}").parse().unwrap_or(value))
+/// Four digits, which are read more easily, within the bounds.
+fn short(value: f64, low: f64, high: f64) -> Value {
+    Value::Float(format!("{value:.3e}").parse().unwrap_or(value).clamp(low, high))
 }
 
 /// The settings of every point: `base` with its values, in a folder of its own.

@@ -17,7 +17,7 @@ use crate::train::{HistoryError, arm_name, history};
 use figure::{Figure, FigureError};
 
 /// The folder of the figures.
-const CURVES: &str = "training_curves";
+pub(crate) const CURVES: &str = "training_curves";
 
 /// All that a report shows.
 pub struct Report<'a> {

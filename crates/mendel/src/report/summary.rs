@@ -93,9 +93,9 @@ pub fn subject(report: &Report) -> String {
 /// How the numbers came about.
 pub fn method(report: &Report) -> &'static str {
     if report.comparison.seeds.len() > 1 {
-        "Arms of a seed start from the same weights and see the same batches with the same dropout. Intervals and p take queries and seeds both as samples (crossed random effects, Satterthwaite's degrees of freedom); \"p over queries\" is a randomisation test with these seeds as they are. Holm's correction is over all measures and pairs of arms. ± is the deviation over seeds. Steps were timed in turn. Two or three seeds tell little of how much seeds vary: without a difference, p is then below 0.05 in up to 11% or 8%, from five seeds on in about 5%."
+        "Arms of a seed start from the same weights, as far as they share them, and see the same batches with the same dropout. Intervals and p take queries and seeds both as samples (crossed random effects, Satterthwaite's degrees of freedom); \"p over queries\" is a randomisation test with these seeds as they are. Intervals are not corrected for the number of tests; p (Holm) and the verdicts are, over all measures and pairs of arms. ± is the deviation over seeds. Steps were timed in turn. Two or three seeds tell little of how much seeds vary: without a difference, p is then below 0.05 in up to 11% or 8%, from five seeds on in at most about 6%."
     } else {
-        "Arms start from the same weights and see the same batches with the same dropout. Intervals are by bootstrap and p by randomisation, both over queries: what another seed would give they do not say. Holm's correction is over all measures and pairs of arms. Steps were timed in turn."
+        "Arms start from the same weights, as far as they share them, and see the same batches with the same dropout. Intervals are by bootstrap and p by randomisation, both over queries: what another seed would give they do not say. Holm's correction is over all measures and pairs of arms. Steps were timed in turn."
     }
 }
 

@@ -57,6 +57,9 @@ pub enum InvalidSetting {
         "arms has one called '{0}', which cannot name files: begin with a letter or digit, go on with those and + - _ ."
     )]
     ArmName(String),
+    /// An arm with genetic settings or a genetic name, but without the genetic part.
+    #[error("arm {0} has the name or the settings of genetic attention, but not the genetic part: add genetic = true")]
+    NotGenetic(String),
     /// A change of an arm that is not possible.
     #[error("arm {0}: {1}")]
     InArm(String, Box<InvalidSetting>),
@@ -174,6 +177,9 @@ impl Settings {
             }
             if self.arms[..place].iter().any(|first| first.name == second.name) {
                 return Err(InvalidSetting::SameName(second.name.clone()));
+            }
+            if second.changes_genetics_without_having_them() {
+                return Err(InvalidSetting::NotGenetic(second.name.clone()));
             }
             let own = second.applied_to(self);
             own.validate_attention().map_err(|error| InvalidSetting::InArm(second.name.clone(), Box::new(error)))?;
@@ -441,6 +447,10 @@ mod tests {
         own(|arm| arm.population_size = Some(8)).unwrap();
         let message = own(|arm| arm.mutation_rate = Some(2.0)).unwrap_err().to_string();
         assert!(message.starts_with("arm own: mutation-rate = 2 "), "{message}");
+        assert!(matches!(
+            own(|arm| (arm.genetic, arm.population_size) = (false, Some(8))),
+            Err(InvalidSetting::NotGenetic(_))
+        ));
         let message = own(|arm| arm.name = "../own".into()).unwrap_err().to_string();
         assert!(message.contains("'../own'"), "{message}");
         assert!(matches!(own(|_| ()), Err(InvalidSetting::SameArm { .. })));

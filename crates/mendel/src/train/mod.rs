@@ -17,6 +17,8 @@ pub use error::TrainError;
 pub use history::HistoryError;
 pub use inputs::{Inputs, ModelSource, data_request, model_folder, open_model};
 pub use record::{Best, Resources, RunNumbers, RunRecord};
-pub use run::{PlannedRun, Resume, Run, Start, TrainedArm, Training, arm_name, plan, total_steps, train_arm};
+pub use run::{
+    PlannedRun, Resume, Run, Start, TrainedArm, Training, arm_name, clear_checkpoints, plan, total_steps, train_arm,
+};
 pub use state::{Fingerprints, Identity, Progress};
 pub use trainer::{StepReport, Trainer};

@@ -172,6 +172,16 @@ fn store(settings: &Settings, arm: &Arm) -> CheckpointStore {
     CheckpointStore::new(folder, settings.keep_checkpoints)
 }
 
+/// Removes the checkpoints of an earlier run of the arm with the settings' seed.
+pub fn clear_checkpoints(settings: &Settings, arm: &Arm, observer: &mut dyn Observer) -> Result<(), TrainError> {
+    let removed = store(settings, arm).clear()?;
+    if removed > 0 {
+        let what = format!("{removed} checkpoints of an earlier run of {} are removed", arm_name(arm, settings));
+        observer.observe(Event::Warning(what));
+    }
+    Ok(())
+}
+
 /// Trains one arm from its initial weights, or from where a checkpoint of it left it.
 pub fn train_arm(
     run: &mut Run<'_>,
@@ -243,14 +253,7 @@ impl<'a> ArmInTraining<'a> {
                 let history = History::resume(history, progress.step)?;
                 (progress, history)
             }
-            None => {
-                let removed = store.clear()?;
-                if removed > 0 {
-                    let what = format!("{removed} checkpoints of an earlier run of {name} are removed");
-                    run.observer.observe(Event::Warning(what));
-                }
-                (Progress::default(), History::create(history)?)
-            }
+            None => (Progress::default(), History::create(history)?),
         };
         let events = Events::begin(settings, &name, history.path(), progress.seconds)?;
         let parameters = trainer.encoder.bert.parameters().element_count();
