@@ -11,6 +11,7 @@ use super::machine::Machine;
 use super::results::ArmResults;
 use super::statistics::{Interval, Mixed, bootstrap_interval, holm, mixed, randomisation_p};
 use crate::evaluate::Measures;
+use crate::report::table::p_value;
 use crate::train::RunRecord;
 
 /// The measure that the conclusion is about.
@@ -252,6 +253,8 @@ fn conclusion(Difference { reference, arm, measures, .. }: &Difference, seeds: u
         _ => "for queries and seeds like these",
     };
     format!(
-        "{PRIMARY}: {finding} ({after:.4} against {before:.4}, difference {difference:+.4}, 95% interval {low:+.4} to {high:+.4}, p = {p:.4}, and {p_holm:.4} after Holm's correction over {tests} tests), {reach}."
+        "{PRIMARY}: {finding} ({after:.4} against {before:.4}, difference {difference:+.4}, 95% interval {low:+.4} to {high:+.4}, p = {}, and {} after Holm's correction over {tests} tests), {reach}.",
+        p_value(p),
+        p_value(*p_holm)
     )
 }

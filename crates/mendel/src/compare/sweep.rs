@@ -96,6 +96,8 @@ pub enum SweepError {
 /// What a point came to.
 #[derive(Clone, Debug, Serialize)]
 pub struct PointResult {
+    /// Its number, from 1.
+    pub point: usize,
     /// The values of its settings.
     pub values: Point,
     /// The arm.
@@ -231,7 +233,7 @@ pub fn sweep(
         let mut of_point = Run { settings, observer: run.observer, interrupted: run.interrupted };
         match compare(&mut of_point, &from)? {
             Outcome::Interrupted(_) => return Ok(SweepOutcome::Interrupted),
-            Outcome::Done(_) => results.extend(results_of(point, settings)?),
+            Outcome::Done(_) => results.extend(results_of(number, point, settings)?),
         }
     }
     write(folder, &results)?;
@@ -239,7 +241,7 @@ pub fn sweep(
 }
 
 /// A point's arms, from the records of its runs.
-fn results_of(point: &Point, settings: &Settings) -> Result<Vec<PointResult>, TrainError> {
+fn results_of(number: usize, point: &Point, settings: &Settings) -> Result<Vec<PointResult>, TrainError> {
     let mut results = Vec::new();
     for arm in &settings.arms {
         let mut runs = Vec::new();
@@ -251,6 +253,7 @@ fn results_of(point: &Point, settings: &Settings) -> Result<Vec<PointResult>, Tr
         let of_query = |query: usize| runs.iter().map(|run| run.per_query[PRIMARY][query]).sum::<f64>() / count;
         let per_query: Vec<f64> = (0..runs[0].query_ids.len()).map(of_query).collect();
         results.push(PointResult {
+            point: number,
             values: point.clone(),
             arm: arm.name.clone(),
             mrr_at_10: mean(|run| run.numbers.eval.retrieval.mrr_at_10),
@@ -269,7 +272,7 @@ fn write(folder: &Path, results: &[PointResult]) -> Result<(), TrainError> {
     write_atomically(&folder.join("sweep.json"), &json)?;
     write_atomically(&folder.join("sweep.md"), table(results).markdown().as_bytes())?;
     let row = |result: &PointResult| Row {
-        label: format!("{} {}", result.arm, label(&result.values)),
+        label: format!("{}, {}", result.point, result.arm),
         colour: 0,
         value: result.mrr_at_10,
         interval: (result.ci95.low, result.ci95.high),
@@ -289,13 +292,13 @@ fn write(folder: &Path, results: &[PointResult]) -> Result<(), TrainError> {
 pub fn table(results: &[PointResult]) -> Text {
     let names =
         results.iter().flat_map(|result| result.values.keys().cloned()).collect::<std::collections::BTreeSet<_>>();
-    let columns = ["arm".to_owned()].into_iter().chain(names.iter().cloned());
+    let columns = ["point", "arm"].map(str::to_owned).into_iter().chain(names.iter().cloned());
     let mut table = Text::new(columns.chain(["MRR@10", "95% interval", "loss"].map(str::to_owned)));
     for result in results {
         let values = names.iter().map(|name| result.values.get(name).map_or(String::new(), Value::to_string));
         let interval = format!("{} to {}", measure(result.ci95.low), measure(result.ci95.high));
         let measured = [measure(result.mrr_at_10), interval, measure(result.final_loss)];
-        table.row([result.arm.clone()].into_iter().chain(values).chain(measured));
+        table.row([result.point.to_string(), result.arm.clone()].into_iter().chain(values).chain(measured));
     }
     table
 }

@@ -1,7 +1,7 @@
 //! The tables of a report, the same in HTML and in Markdown.
 
 use super::Report;
-use super::table::{Table, difference, duration, gigabytes, measure, rate};
+use super::table::{Table, difference, duration, gigabytes, measure, p_value, rate};
 use crate::compare::{ArmResults, MEASURES};
 use crate::train::RunNumbers;
 
@@ -42,9 +42,9 @@ pub fn differences(report: &Report) -> Table {
                 title.to_owned(),
                 difference(compared.difference),
                 format!("{} to {}", difference(test.ci95.low), difference(test.ci95.high)),
-                measure(p),
-                measure(test.queries.p),
-                measure(test.p_holm),
+                p_value(p),
+                p_value(test.queries.p),
+                p_value(test.p_holm),
                 test.verdict.to_string(),
             ]);
         }

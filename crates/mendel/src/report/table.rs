@@ -118,6 +118,11 @@ pub fn measure(value: f64) -> String {
     finite(value, |value| unsigned_zero(format!("{value:.4}")))
 }
 
+/// A p-value: `0.0312`, and `<0.0001` where it rounds to nothing.
+pub fn p_value(p: f64) -> String {
+    if p < 0.00005 { "<0.0001".into() } else { measure(p) }
+}
+
 /// A difference of measures, with its sign: `+0.0123`, `-0.0123`; `0.0000` where it rounds to nothing.
 pub fn difference(value: f64) -> String {
     finite(value, |value| unsigned_zero(format!("{value:+.4}")))
