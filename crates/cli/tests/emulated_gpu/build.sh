@@ -1,0 +1,27 @@
+#!/bin/sh
+# Builds the emulated GPU's libraries into a folder: build.sh OUT_DIR, or build.sh --test OUT_DIR to test them too.
+set -eu
+test=
+if [ "$1" = --test ]; then
+    test=yes
+    shift
+fi
+here=$(cd "$(dirname "$0")" && pwd)
+mkdir -p "$1/include"
+out=$(cd "$1" && pwd)
+flags="-std=c++17 -O2 -ftree-vectorize -fPIC -fvisibility=hidden -Wall -Wextra -pthread"
+
+cp "$here/abi.h" "$here/device.h" "$here/platform.cuh" "$out/include/"
+cd "$here"
+g++ $flags -shared -Wl,-soname,libcuda.so.1 -o "$out/libcuda.so.1" driver.cpp memory.cpp modules.cpp blocks.cpp matrices.cpp -ldl &
+driver=$!
+g++ $flags -shared -o "$out/libnvrtc.so" compiler.cpp kernels.cpp -ldl
+wait $driver
+ln -sf libcuda.so.1 "$out/libcuda.so"
+# It asks the driver what is device memory.
+g++ $flags -shared -o "$out/libcublasLt.so" products.cpp gemm.cpp "$out/libcuda.so.1" -Wl,-rpath,'$ORIGIN'
+
+if [ -n "$test" ]; then
+    g++ $flags -o "$out/self_test" self_test.cpp -ldl
+    "$out/self_test" "$out"
+fi

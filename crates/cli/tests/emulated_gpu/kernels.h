@@ -1,0 +1,17 @@
+// Finds the kernels of a preprocessed program, and writes the table by which the driver calls them.
+#pragma once
+#include <string>
+#include <vector>
+
+namespace emulated {
+
+struct Definition {
+    std::string name;
+    std::string bounds;  // what __launch_bounds__ was given, or empty
+};
+
+// Only `extern "C"` kernels: others have no name to load them by.
+std::vector<Definition> find_kernels(const std::string& preprocessed);
+std::string table(const std::vector<Definition>& kernels);
+
+}  // namespace emulated

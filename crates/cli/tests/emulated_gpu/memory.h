@@ -1,0 +1,26 @@
+// Device and pinned memory.
+#pragma once
+#include <cstddef>
+
+namespace emulated {
+
+enum class Place { device, host };
+
+std::size_t memory_limit();
+std::size_t memory_used();
+
+// Null if the limit would be passed. Device memory begins as NaNs.
+void* allocate(Place place, std::size_t bytes);
+// False if no allocation of that place begins there.
+bool release(Place place, void* address);
+// Whether the range lies in one allocation of device memory.
+bool on_device(const void* address, std::size_t bytes);
+// Whether a kernel may be given this address: null, or in device or pinned memory, or just behind it.
+bool known(const void* address);
+
+// EMULATED_GPU_CHECK=1
+bool checking();
+// Aborts if anything wrote beside an allocation.
+void check_guards(const char* after);
+
+}  // namespace emulated
