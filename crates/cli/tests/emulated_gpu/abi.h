@@ -38,15 +38,18 @@ struct Thread {
 struct Kernel {
     const char* name;
     void (*launch)(void** arguments);
-    unsigned max_threads;  // by __launch_bounds__, or 1024
+    unsigned max_threads;         // by __launch_bounds__, or 1024
     unsigned long long pointers;  // bit i: parameter i is a pointer
+    const unsigned* sizes;        // of the parameters in bytes, and a 0
 };
 
-// In front of a compiled program's bytes, so that cuModuleLoadData, which is told no length, knows it.
+// An image is this, a shared library, and a text with a line for each kernel: its name and its bytes of static shared
+// memory. The sizes are here since cuModuleLoadData is told none.
 struct ImageHeader {
     char magic[8];
-    unsigned long long bytes;
+    unsigned long long version;  // of the emulator: others cannot run it
+    unsigned long long library_bytes, text_bytes;
 };
-constexpr char IMAGE_MAGIC[9] = "EMUGPU01";
+constexpr char IMAGE_MAGIC[9] = "EMULATED";
 
 }  // namespace emulated

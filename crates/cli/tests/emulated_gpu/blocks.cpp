@@ -1,5 +1,6 @@
 #include "blocks.h"
 
+#include <signal.h>
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -131,12 +132,16 @@ class Worker {
     [[noreturn]] void fail(const Fiber* self, const std::string& reason, int line);
     unsigned exited_lanes(const Fiber* self) const { return warps[self->index / 32].exited; }
     const Launch* launch;
+    const Fiber* running;
+
+    bool in_stack_guard(const void* address) const;
 
   private:
     void run_block(Dim block, void* shared, void* static_shared);
     void prepare(Fiber& fiber, Dim block, void* shared);
     void pass(Fiber* self);
     void wake(unsigned index);
+    Fiber* next_ready();
     void release_barrier();
     bool complete(Fiber* self, unsigned mask, Operation operation);
     void deliver(Fiber* lanes, unsigned participants, Operation operation);
@@ -232,7 +237,10 @@ const Runtime RUNTIME = {block_barrier,     shuffle,    ballot,        warp_barr
 
 // ---- a worker: one block at a time ----
 
-Worker::Worker() : fibers(MAX_THREADS), random(1) {
+// Of this thread of the operating system, if it runs a kernel.
+thread_local Worker* executing = nullptr;
+
+Worker::Worker() : running(nullptr), fibers(MAX_THREADS), random(1) {
     void* memory = mmap(nullptr, MAX_THREADS * STACK_STRIDE, PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED) {
@@ -250,8 +258,14 @@ Worker::Worker() : fibers(MAX_THREADS), random(1) {
     }
 }
 
+bool Worker::in_stack_guard(const void* address) const {
+    std::size_t offset = static_cast<const char*>(address) - stacks;
+    return offset < MAX_THREADS * STACK_STRIDE && offset % STACK_STRIDE < PAGE;
+}
+
 void Worker::run_blocks(const Launch& what, std::atomic<unsigned long long>& next) {
     launch = &what;
+    executing = this;
     count = what.block.x * what.block.y * what.block.z;
     void* static_shared = nullptr;
     if (what.static_shared) {
@@ -267,6 +281,7 @@ void Worker::run_blocks(const Launch& what, std::atomic<unsigned long long>& nex
                      static_cast<unsigned>(i / what.grid.x / what.grid.y)};
         run_block(block, shared, static_shared);
     }
+    executing = nullptr;
 }
 
 void Worker::run_block(Dim block, void* shared, void* static_shared) {
@@ -288,10 +303,9 @@ void Worker::run_block(Dim block, void* shared, void* static_shared) {
         prepare(fibers[i], block, shared);
         wake(indices[i]);
     }
-    Fiber* start = &fibers[ready[first]];
-    first = (first + 1) % MAX_THREADS;
-    --ready_count;
+    Fiber* start = next_ready();
     emulated_switch(&own_stack, start->stack_pointer);
+    running = nullptr;
 
     auto damaged = [](const char* guard) {
         return std::any_of(guard, guard + GUARD, [](char byte) { return static_cast<unsigned char>(byte) != GUARD_BYTE; });
@@ -340,12 +354,18 @@ void Worker::wake(unsigned index) {
     ++ready_count;
 }
 
+Fiber* Worker::next_ready() {
+    Fiber* next = &fibers[ready[first]];
+    first = (first + 1) % MAX_THREADS;
+    --ready_count;
+    running = next;
+    return next;
+}
+
 // Goes on with another thread of the block, until someone wakes this one.
 void Worker::pass(Fiber* self) {
     if (ready_count == 0) fail(self, "deadlock: " + waiting_threads(), self->line);
-    Fiber* other = &fibers[ready[first]];
-    first = (first + 1) % MAX_THREADS;
-    --ready_count;
+    Fiber* other = next_ready();
     if (other != self) emulated_switch(&self->stack_pointer, other->stack_pointer);
 }
 
@@ -504,6 +524,48 @@ std::string Worker::waiting_threads() const {
     return text;
 }
 
+// ---- a kernel that the processor stops ----
+
+struct sigaction other_handlers[NSIG];
+
+void stopped(int signal, siginfo_t* info, void* context) {
+    if (executing && executing->running) {
+        char reason[160];
+        if (signal == SIGFPE) {
+            std::snprintf(reason, sizeof reason, "an integer was divided by zero");
+        } else if (executing->in_stack_guard(info->si_addr)) {
+            std::snprintf(reason, sizeof reason, "its %zu bytes of stack do not suffice", STACK);
+        } else {
+            std::snprintf(reason, sizeof reason, "accessed %p, which is no memory, or not as aligned as its type",
+                          info->si_addr);
+        }
+        executing->fail(executing->running, reason, 0);
+    }
+    const struct sigaction& other = other_handlers[signal];
+    if (other.sa_flags & SA_SIGINFO) return other.sa_sigaction(signal, info, context);
+    // On return the instruction is tried again, and stops the process.
+    sigaction(signal, &other, nullptr);
+}
+
+// A fiber that has used up its stack leaves no room for a handler.
+void need_signal_stack() {
+    stack_t stack;
+    sigaltstack(nullptr, &stack);
+    if (!(stack.ss_flags & SS_DISABLE)) return;
+    constexpr std::size_t BYTES = 64 << 10;
+    stack = {};
+    stack.ss_sp = std::malloc(BYTES);
+    stack.ss_size = BYTES;
+    sigaltstack(&stack, nullptr);
+}
+
+void handle_signals() {
+    struct sigaction action = {};
+    action.sa_sigaction = stopped;
+    action.sa_flags = SA_SIGINFO | SA_ONSTACK;
+    for (int signal : {SIGSEGV, SIGBUS, SIGFPE}) sigaction(signal, &action, &other_handlers[signal]);
+}
+
 // ---- workers share the blocks of a launch ----
 
 class Pool {
@@ -513,6 +575,7 @@ class Pool {
         unsigned threads = wanted ? std::strtoul(wanted, nullptr, 10) : std::min(2u, std::thread::hardware_concurrency());
         for (unsigned i = 1; i < threads; ++i) std::thread([this] { help(); }).detach();
         helpers = threads > 1 ? threads - 1 : 0;
+        handle_signals();
     }
 
     void run(const Launch& what) {
@@ -527,6 +590,7 @@ class Pool {
             ++generation;
             begin.notify_all();
         }
+        need_signal_stack();
         own.run_blocks(what, next);
         if (alone) return;
         std::unique_lock<std::mutex> lock(mutex);
@@ -536,6 +600,7 @@ class Pool {
   private:
     void help() {
         Worker* worker = new Worker;
+        need_signal_stack();
         unsigned seen = 0;
         for (;;) {
             std::unique_lock<std::mutex> lock(mutex);

@@ -9,11 +9,13 @@ fi
 here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$1/include"
 out=$(cd "$1" && pwd)
-flags="-std=c++17 -O2 -ftree-vectorize -fPIC -fvisibility=hidden -Wall -Wextra -pthread"
+# Changes with everything that a compiled program depends on.
+version=$(cat "$here"/abi.h "$here"/device.h "$here"/platform.cuh "$here"/compiler.cpp "$here"/kernels.cpp | cksum | cut -d ' ' -f 1)
+flags="-DEMULATED_VERSION=${version}ULL -std=c++17 -O2 -ftree-vectorize -fPIC -fvisibility=hidden -Wall -Wextra -pthread"
 
 cp "$here/abi.h" "$here/device.h" "$here/platform.cuh" "$out/include/"
 cd "$here"
-g++ $flags -shared -Wl,-soname,libcuda.so.1 -o "$out/libcuda.so.1" driver.cpp memory.cpp modules.cpp blocks.cpp matrices.cpp -ldl &
+g++ $flags -shared -Wl,-soname,libcuda.so.1 -o "$out/libcuda.so.1" driver.cpp memory.cpp queue.cpp modules.cpp blocks.cpp matrices.cpp -ldl &
 driver=$!
 g++ $flags -shared -o "$out/libnvrtc.so" compiler.cpp kernels.cpp -ldl
 wait $driver

@@ -6,13 +6,17 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <mutex>
 #include <sstream>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "abi.h"
@@ -35,6 +39,9 @@ enum Result {
     INTERNAL_ERROR = 11,
 };
 
+// Static shared memory of a kernel at most, in bytes.
+constexpr std::size_t MAX_STATIC_SHARED = 48 << 10;
+
 struct Program {
     std::string source, name;
     std::vector<std::pair<std::string, std::string>> headers;  // name, text
@@ -48,7 +55,7 @@ struct Options {
 };
 
 const char* const FLAGS[] = {
-    "-std=c++17", "-O2", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math",
+    "-std=c++17", "-O2", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math",
     "-fno-strict-aliasing", "-fno-exceptions", "-fno-rtti", "-fno-threadsafe-statics", "-fno-stack-protector",
     "-fno-asynchronous-unwind-tables", "-fcf-protection=none", "-fvisibility=hidden", "-fPIC", "-ffixed-r15", "-w",
 };
@@ -110,15 +117,32 @@ std::string fingerprint(const std::string& text) {
     return digits;
 }
 
-// What -march=native depends on.
-std::string processor() {
-    std::ifstream info("/proc/cpuinfo");
-    std::string line, text;
-    for (int lines = 0; lines < 40 && std::getline(info, line); ++lines) {
-        if (line.rfind("model name", 0) == 0 || line.rfind("flags", 0) == 0) text += line;
-    }
-    return text;
+// EMULATED_GPU_CHECK=1
+bool checking() {
+    const char* value = std::getenv("EMULATED_GPU_CHECK");
+    return value && !std::strcmp(value, "1");
 }
+
+// g++ is no small program: as many run at a time as there are processors.
+class Turn {
+  public:
+    Turn() {
+        std::unique_lock<std::mutex> lock(mutex);
+        free.wait(lock, [] { return running < std::max(1u, std::thread::hardware_concurrency()); });
+        ++running;
+    }
+    Turn(const Turn&) = delete;
+    ~Turn() {
+        std::lock_guard<std::mutex> lock(mutex);
+        --running;
+        free.notify_one();
+    }
+
+  private:
+    inline static std::mutex& mutex = *new std::mutex;
+    inline static std::condition_variable& free = *new std::condition_variable;
+    inline static unsigned running = 0;
+};
 
 bool starts(const std::string& text, const char* with) { return text.rfind(with, 0) == 0; }
 
@@ -177,6 +201,12 @@ Result compile(Program& program, const Options& options, const fs::path& folder)
     if (!write(folder / name, program.source)) return INTERNAL_ERROR;
 
     std::vector<std::string> flags(std::begin(FLAGS), std::end(FLAGS));
+    // Not for the processor at hand alone: compiled programs are kept, perhaps for another one.
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) flags.push_back("-march=haswell");
+    if (checking()) {
+        flags.push_back("-fsanitize=alignment,bounds-strict,shift-exponent");
+        flags.push_back("-fno-sanitize-recover=all");
+    }
     flags.push_back("-D__CUDA_ARCH__=" + std::to_string(options.architecture * 10));
     flags.insert(flags.end(), options.arguments.begin(), options.arguments.end());
     std::vector<std::string> arguments = flags;
@@ -192,35 +222,44 @@ Result compile(Program& program, const Options& options, const fs::path& folder)
     std::string text = read(folder / "preprocessed.cpp");
     std::vector<emulated::Definition> kernels = emulated::find_kernels(text);
     text += emulated::table(kernels);
-    std::string key = text + processor();
+    std::string key = text + std::to_string(EMULATED_VERSION);
     for (const std::string& flag : flags) key += flag;
     fs::path cached = home() / "cache" / fingerprint(key);
-    std::string library;
     if (fs::exists(cached)) {
-        library = read(cached);
-    } else {
-        write(folder / "program.cpp", text);
-        arguments = flags;
-        for (const char* argument : {"-D__global__=", "-D__launch_bounds__(...)=", "-shared", "-Wl,--as-needed",
-                                     "-Wl,-z,defs", "-o", "program.so", "program.cpp", "-lm"}) {
-            arguments.push_back(argument);
-        }
-        good = run_compiler(folder, arguments);
-        program.log = read(folder / "log");
-        if (!good) return COMPILATION;
-        library = read(folder / "program.so");
-        // Under a name of its own first: others may compile the same at the same time.
-        std::error_code ignored;
-        fs::create_directories(cached.parent_path(), ignored);
-        fs::path fresh = cached;
-        fresh += "." + std::to_string(getpid()) + folder.filename().string();
-        if (write(fresh, library)) fs::rename(fresh, cached, ignored);
+        program.cubin = read(cached);
+        return SUCCESS;
     }
-    emulated::ImageHeader header = {};
+    if (!write(folder / "program.cpp", text)) return INTERNAL_ERROR;
+    arguments = flags;
+    for (const char* argument : {"-D__global__=", "-D__launch_bounds__(...)=", "-S", "-o", "program.s", "program.cpp"}) {
+        arguments.push_back(argument);
+    }
+    good = run_compiler(folder, arguments) &&
+           run_compiler(folder, {"-shared", "-Wl,--as-needed", "-Wl,-z,defs", "-o", "program.so", "program.s", "-lm"});
+    program.log = read(folder / "log");
+    if (!good) return COMPILATION;
+    std::string kernel_lines;
+    for (const auto& [kernel, bytes] : emulated::static_shared(read(folder / "program.s"), kernels)) {
+        if (bytes > MAX_STATIC_SHARED) {
+            char text[200];
+            std::snprintf(text, sizeof text, "ptxas error   : Entry function '%s' uses too much shared data (0x%zx bytes, 0x%zx max)\n",
+                          kernel.c_str(), bytes, MAX_STATIC_SHARED);
+            program.log += text;
+            return COMPILATION;
+        }
+        kernel_lines += kernel + " " + std::to_string(bytes) + "\n";
+    }
+    std::string library = read(folder / "program.so");
+    emulated::ImageHeader header = {{}, EMULATED_VERSION, library.size(), kernel_lines.size()};
     std::memcpy(header.magic, emulated::IMAGE_MAGIC, sizeof header.magic);
-    header.bytes = library.size();
     program.cubin.assign(reinterpret_cast<const char*>(&header), sizeof header);
-    program.cubin += library;
+    program.cubin += library + kernel_lines;
+    // Under a name of its own first: others may compile the same at the same time.
+    std::error_code ignored;
+    fs::create_directories(cached.parent_path(), ignored);
+    fs::path fresh = cached;
+    fresh += "." + std::to_string(getpid()) + folder.filename().string();
+    if (write(fresh, program.cubin)) fs::rename(fresh, cached, ignored);
     return SUCCESS;
 }
 
@@ -238,8 +277,9 @@ Program* from(void* handle) { return static_cast<Program*>(handle); }
 }  // namespace
 
 API int nvrtcVersion(int* major, int* minor) {
+    // Whoever keeps what was compiled by the compiler's version is to notice another version of the emulator.
     *major = 12;
-    *minor = 0;
+    *minor = static_cast<int>(EMULATED_VERSION % 1000000 * 2 + checking());
     return SUCCESS;
 }
 
@@ -272,6 +312,7 @@ API int nvrtcCompileProgram(void* handle, int count, const char* const* given) {
     std::string folder = std::string(parent && *parent ? parent : "/tmp") + "/emulated_gpu_program_XXXXXX";
     if (!mkdtemp(folder.data())) return INTERNAL_ERROR;
     Result result;
+    Turn turn;
     try {
         result = compile(*from(handle), options, folder);
     } catch (const std::exception& failure) {

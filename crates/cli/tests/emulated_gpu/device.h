@@ -345,6 +345,23 @@ inline unsigned __float2uint_rz(float x) { return (unsigned)x; }
 inline float __int2float_rn(int x) { return (float)x; }
 inline float __uint2float_rn(unsigned x) { return (float)x; }
 
+// ---- what g++ calls where a check that it has compiled in fails (EMULATED_GPU_CHECK=1) ----
+
+namespace emulated {
+struct SourceLocation {
+    const char* file;
+    unsigned line, column;
+};
+}  // namespace emulated
+#define EMULATED_CHECK_FAILED(handler, reason)                                                                         \
+    extern "C" __attribute__((used)) void __ubsan_handle_##handler##_abort(emulated::SourceLocation* at, size_t) {     \
+        emulated_self->runtime->trap(emulated_self, reason, (int)at->line);                                            \
+    }
+EMULATED_CHECK_FAILED(type_mismatch_v1, "an address is not aligned as its type must be")
+EMULATED_CHECK_FAILED(out_of_bounds, "an index lies outside its array")
+EMULATED_CHECK_FAILED(shift_out_of_bounds, "a shift by more bits than there are")
+#undef EMULATED_CHECK_FAILED
+
 // ---- how the driver calls a kernel: each argument is read from where the caller's array points ----
 
 namespace emulated {
@@ -377,6 +394,7 @@ struct Launcher<F> {
         return (0ULL | ... | (IsPointer<T>::value << I));
     }
     static void launch(void** arguments) { call(arguments, typename MakeIndices<sizeof...(T)>::Type()); }
+    static constexpr unsigned SIZES[] = {sizeof(T)..., 0};
     static constexpr unsigned long long POINTERS = pointers(typename MakeIndices<sizeof...(T)>::Type());
 };
 constexpr unsigned bound(unsigned threads = 1024, unsigned = 0, unsigned = 0) { return threads; }

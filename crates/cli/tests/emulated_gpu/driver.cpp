@@ -1,16 +1,21 @@
-// libcuda: the driver's interface, as far as the project uses it and a little further. Work is done at once, in the
-// calling thread, whatever the stream; what a GPU would refuse is refused.
+// libcuda: the driver's interface, as far as the project uses it and a little further. Work is done in the calling thread,
+// in the order of the calls, whatever the stream; what a GPU would refuse is refused.
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <mutex>
 #include <set>
+#include <utility>
+#include <vector>
 
 #include "blocks.h"
 #include "memory.h"
 #include "modules.h"
+#include "queue.h"
 
 #define API extern "C" __attribute__((visibility("default")))
 
@@ -58,8 +63,9 @@ using emulated::Place;
 
 struct Stream {};
 struct Event {
-    bool timed, recorded;
-    Clock::time_point time;
+    bool timed, recorded = false;
+    int pending = 0;  // records that are queued
+    Clock::time_point time = {};
 };
 struct Context {};
 
@@ -135,7 +141,17 @@ Result copy(void* to, const void* from, std::size_t bytes, bool to_device, bool 
     if (!to || !from) return INVALID_VALUE;
     if (to_device && !emulated::on_device(to, bytes)) return INVALID_VALUE;
     if (from_device && !emulated::on_device(from, bytes)) return INVALID_VALUE;
-    std::memmove(to, from, bytes);
+    if (!emulated::delaying()) {
+        std::memmove(to, from, bytes);
+    } else if (!from_device && !emulated::pinned(from)) {
+        // Pageable memory has been read when the call returns.
+        std::vector<char> staged(static_cast<const char*>(from), static_cast<const char*>(from) + bytes);
+        emulated::enqueue([to, staged = std::move(staged)] { std::memcpy(to, staged.data(), staged.size()); });
+    } else {
+        emulated::enqueue([to, from, bytes] { std::memmove(to, from, bytes); });
+        // Pageable memory has been written when the call returns.
+        if (!to_device && !emulated::pinned(to)) emulated::drain();
+    }
     return SUCCESS;
 }
 
@@ -145,13 +161,17 @@ Result set(std::uint64_t to, T value, std::size_t count, const void* stream) {
     if (count == 0) return SUCCESS;
     void* address = reinterpret_cast<void*>(to);
     if (to % sizeof(T) != 0 || !emulated::on_device(address, count * sizeof(T))) return INVALID_VALUE;
-    T* values = static_cast<T*>(address);
-    for (std::size_t i = 0; i < count; ++i) values[i] = value;
+    emulated::enqueue([values = static_cast<T*>(address), value, count] { std::fill(values, values + count, value); });
     return SUCCESS;
 }
 
 void check_after(const char* what) {
     if (emulated::checking()) emulated::check_guards(what);
+}
+
+void wait(const char* what) {
+    emulated::drain();
+    check_after(what);
 }
 
 bool device_ok(int device) { return initialized && device == 0; }
@@ -268,7 +288,7 @@ API int cuCtxGetDevice(int* device) {
 
 API int cuCtxSynchronize() {
     if (Result result = in_context()) return result;
-    check_after("cuCtxSynchronize");
+    wait("cuCtxSynchronize");
     return SUCCESS;
 }
 
@@ -282,15 +302,22 @@ API int cuStreamCreate(void** stream, unsigned flags) {
 }
 API int cuStreamCreateWithPriority(void** stream, unsigned flags, int) { return cuStreamCreate(stream, flags); }
 
-API int cuStreamDestroy_v2(void* stream) { return streams.remove(stream) ? SUCCESS : INVALID_HANDLE; }
+API int cuStreamDestroy_v2(void* stream) {
+    emulated::drain();
+    return streams.remove(stream) ? SUCCESS : INVALID_HANDLE;
+}
 
 API int cuStreamSynchronize(void* stream) {
     if (Result result = check(stream)) return result;
-    check_after("cuStreamSynchronize");
+    wait("cuStreamSynchronize");
     return SUCCESS;
 }
 
-API int cuStreamQuery(void* stream) { return check(stream); }
+// What is asked for is done soon, but not at once.
+API int cuStreamQuery(void* stream) {
+    if (Result result = check(stream)) return result;
+    return emulated::drain() ? NOT_READY : SUCCESS;
+}
 
 API int cuStreamWaitEvent(void* stream, void* event, unsigned) {
     if (Result result = check(stream)) return result;
@@ -299,37 +326,51 @@ API int cuStreamWaitEvent(void* stream, void* event, unsigned) {
 
 API int cuLaunchHostFunc(void* stream, void (*function)(void*), void* data) {
     if (Result result = check(stream)) return result;
-    function(data);
+    emulated::enqueue([function, data] { function(data); });
     return SUCCESS;
 }
 
 API int cuEventCreate(void** event, unsigned flags) {
     if (Result result = in_context()) return result;
-    *event = events.add(new Event{(flags & 2) == 0, false, {}});
+    *event = events.add(new Event{(flags & 2) == 0});
     return SUCCESS;
 }
 
-API int cuEventDestroy_v2(void* event) { return events.remove(event) ? SUCCESS : INVALID_HANDLE; }
+API int cuEventDestroy_v2(void* event) {
+    emulated::drain();
+    return events.remove(event) ? SUCCESS : INVALID_HANDLE;
+}
 
 API int cuEventRecord(void* event, void* stream) {
     if (Result result = check(stream)) return result;
     if (!events.has(event)) return INVALID_HANDLE;
-    static_cast<Event*>(event)->recorded = true;
-    static_cast<Event*>(event)->time = Clock::now();
+    auto recorded = static_cast<Event*>(event);
+    ++recorded->pending;
+    emulated::enqueue([recorded] {
+        --recorded->pending;
+        recorded->recorded = true;
+        recorded->time = Clock::now();
+    });
     return SUCCESS;
 }
 
-API int cuEventQuery(void* event) { return events.has(event) ? SUCCESS : INVALID_HANDLE; }
+API int cuEventQuery(void* event) {
+    if (!events.has(event)) return INVALID_HANDLE;
+    if (static_cast<Event*>(event)->pending == 0) return SUCCESS;
+    emulated::drain();
+    return NOT_READY;
+}
 
 API int cuEventSynchronize(void* event) {
     if (!events.has(event)) return INVALID_HANDLE;
-    check_after("cuEventSynchronize");
+    if (static_cast<Event*>(event)->pending != 0) wait("cuEventSynchronize");
     return SUCCESS;
 }
 
 API int cuEventElapsedTime(float* milliseconds, void* start, void* end) {
     if (!events.has(start) || !events.has(end)) return INVALID_HANDLE;
     const Event &from = *static_cast<Event*>(start), &to = *static_cast<Event*>(end);
+    if (from.pending || to.pending) return NOT_READY;
     if (!from.timed || !to.timed || !from.recorded || !to.recorded) return INVALID_HANDLE;
     *milliseconds = std::chrono::duration<float, std::milli>(to.time - from.time).count();
     return SUCCESS;
@@ -356,6 +397,7 @@ API int cuMemAllocAsync(std::uint64_t* address, std::size_t bytes, void* stream)
 API int cuMemFree_v2(std::uint64_t address) {
     if (Result result = in_context()) return result;
     if (address == 0) return SUCCESS;
+    emulated::drain();
     return emulated::release(Place::device, reinterpret_cast<void*>(address)) ? SUCCESS : INVALID_VALUE;
 }
 API int cuMemFreeAsync(std::uint64_t address, void* stream) {
@@ -380,6 +422,7 @@ API int cuMemAllocHost_v2(void** address, std::size_t bytes) { return cuMemHostA
 
 API int cuMemFreeHost(void* address) {
     if (Result result = in_context()) return result;
+    emulated::drain();
     return emulated::release(Place::host, address) ? SUCCESS : INVALID_VALUE;
 }
 
@@ -399,10 +442,14 @@ API int cuMemcpyDtoDAsync_v2(std::uint64_t to, std::uint64_t from, std::size_t b
     return copy(reinterpret_cast<void*>(to), reinterpret_cast<void*>(from), bytes, true, true, stream);
 }
 API int cuMemcpyHtoD_v2(std::uint64_t to, const void* from, std::size_t bytes) {
-    return cuMemcpyHtoDAsync_v2(to, from, bytes, nullptr);
+    int result = cuMemcpyHtoDAsync_v2(to, from, bytes, nullptr);
+    emulated::drain();
+    return result;
 }
 API int cuMemcpyDtoH_v2(void* to, std::uint64_t from, std::size_t bytes) {
-    return cuMemcpyDtoHAsync_v2(to, from, bytes, nullptr);
+    int result = cuMemcpyDtoHAsync_v2(to, from, bytes, nullptr);
+    emulated::drain();
+    return result;
 }
 API int cuMemcpyDtoD_v2(std::uint64_t to, std::uint64_t from, std::size_t bytes) {
     return cuMemcpyDtoDAsync_v2(to, from, bytes, nullptr);
@@ -457,6 +504,20 @@ API int cuMemsetD8_v2(std::uint64_t to, unsigned char value, std::size_t count) 
 
 // ---- modules and launches ----
 
+namespace {
+void do_launch(const emulated::Launch& launch) {
+    static const bool trace = std::getenv("EMULATED_GPU_TRACE") != nullptr;
+    auto start = Clock::now();
+    emulated::run(launch);
+    if (trace) {
+        std::fprintf(stderr, "emulated GPU: %s grid %u %u %u block %u %u %u shared %zu: %.3f ms\n", launch.name,
+                     launch.grid.x, launch.grid.y, launch.grid.z, launch.block.x, launch.block.y, launch.block.z,
+                     launch.dynamic_shared, std::chrono::duration<double, std::milli>(Clock::now() - start).count());
+    }
+    check_after(launch.name);
+}
+}  // namespace
+
 API int cuModuleLoadData(void** module, const void* image) {
     if (Result result = in_context()) return result;
     Module* loaded = emulated::load_module(image);
@@ -469,7 +530,10 @@ API int cuModuleLoadDataEx(void** module, const void* image, unsigned, int*, voi
     return cuModuleLoadData(module, image);
 }
 
-API int cuModuleUnload(void* module) { return modules.remove(module) ? SUCCESS : INVALID_HANDLE; }
+API int cuModuleUnload(void* module) {
+    emulated::drain();
+    return modules.remove(module) ? SUCCESS : INVALID_HANDLE;
+}
 
 API int cuModuleGetFunction(void** function, void* module, const char* name) {
     if (!modules.has(module)) return INVALID_HANDLE;
@@ -522,7 +586,7 @@ API int cuLaunchKernel(void* handle, unsigned grid_x, unsigned grid_y, unsigned 
         return refuse("impossible block");
     }
     if (1ULL * block_x * block_y * block_z > function.kernel->max_threads) return refuse("too many threads");
-    if (dynamic_shared > static_cast<unsigned>(function.max_dynamic)) return refuse("more shared memory than was asked for");
+    if (static_cast<int>(dynamic_shared) < 0 || static_cast<int>(dynamic_shared) > function.max_dynamic) return refuse("more shared memory than was asked for");
     if (emulated::checking()) {
         for (unsigned i = 0; i < 64; ++i) {
             if (!(function.kernel->pointers >> i & 1)) continue;
@@ -533,17 +597,25 @@ API int cuLaunchKernel(void* handle, unsigned grid_x, unsigned grid_y, unsigned 
             }
         }
     }
-    static const bool trace = std::getenv("EMULATED_GPU_TRACE") != nullptr;
-    auto start = Clock::now();
-    emulated::run({function.kernel->name, function.kernel->launch, arguments, Dim{grid_x, grid_y, grid_z},
-                   Dim{block_x, block_y, block_z}, dynamic_shared, function.module->tls_module,
-                   function.module->static_shared});
-    if (trace) {
-        std::fprintf(stderr, "emulated GPU: %s grid %u %u %u block %u %u %u shared %u: %.3f ms\n", function.kernel->name,
-                     grid_x, grid_y, grid_z, block_x, block_y, block_z, dynamic_shared,
-                     std::chrono::duration<double, std::milli>(Clock::now() - start).count());
+    emulated::Launch launch = {function.kernel->name, function.kernel->launch, arguments, Dim{grid_x, grid_y, grid_z},
+                               Dim{block_x, block_y, block_z}, dynamic_shared, function.module->tls_module,
+                               function.module->static_shared};
+    if (!emulated::delaying()) {
+        do_launch(launch);
+        return SUCCESS;
     }
-    check_after(function.kernel->name);
+    // The caller's arguments may be gone by then.
+    std::vector<std::vector<char>> values;
+    for (unsigned i = 0; function.kernel->sizes[i]; ++i) {
+        auto value = static_cast<const char*>(arguments[i]);
+        values.emplace_back(value, value + function.kernel->sizes[i]);
+    }
+    emulated::enqueue([launch, values = std::move(values)]() mutable {
+        std::vector<void*> pointers;
+        for (std::vector<char>& value : values) pointers.push_back(value.data());
+        launch.arguments = pointers.data();
+        do_launch(launch);
+    });
     return SUCCESS;
 }
 
@@ -551,6 +623,7 @@ API int cuLaunchKernel(void* handle, unsigned grid_x, unsigned grid_y, unsigned 
 
 API int emulated_on_device(const void* address, std::size_t bytes) { return emulated::on_device(address, bytes); }
 API void emulated_check_after(const char* what) { check_after(what); }
+API void emulated_enqueue(std::function<void()> work) { emulated::enqueue(std::move(work)); }
 
 // ---- errors ----
 

@@ -1,7 +1,9 @@
 #include "kernels.h"
 
 #include <cctype>
+#include <cstdlib>
 #include <set>
+#include <sstream>
 
 namespace emulated {
 namespace {
@@ -104,15 +106,67 @@ std::vector<Definition> find_kernels(const std::string& preprocessed) {
     return kernels;
 }
 
+std::map<std::string, std::size_t> static_shared(const std::string& assembly, const std::vector<Definition>& kernels) {
+    auto in_symbol = [](char c) { return in_word(c) || c == '.' || c == '$'; };
+    std::map<std::string, std::size_t> sizes;
+    std::map<std::string, std::set<std::string>> uses;  // of a function, everything that it names
+    std::set<std::string> thread_local_symbols;
+    std::istringstream lines(assembly);
+    std::string function;
+    for (std::string line; std::getline(lines, line);) {
+        if (!line.empty() && line.back() == ':' && line[0] != '.' && in_symbol(line[0])) {
+            function = line.substr(0, line.size() - 1);
+            uses[function];
+            continue;
+        }
+        if (line.rfind("\t.size\t", 0) == 0) {
+            std::size_t comma = line.find(',');
+            if (comma != std::string::npos) sizes[line.substr(7, comma - 7)] = std::strtoul(line.c_str() + comma + 1, nullptr, 10);
+            continue;
+        }
+        // Only instructions: other directives may already be about the next function.
+        if (line.rfind("\t.", 0) == 0) continue;
+        for (std::size_t i = 0; i < line.size();) {
+            std::size_t end = i;
+            while (end < line.size() && in_symbol(line[end])) ++end;
+            if (end > i) {
+                std::string symbol = line.substr(i, end - i);
+                std::string relocation = line.substr(end, 7);
+                if (relocation.rfind("@tls", 0) == 0 || relocation == "@dtpoff") thread_local_symbols.insert(symbol);
+                uses[function].insert(symbol);
+            }
+            i = end + 1;
+        }
+    }
+    std::map<std::string, std::size_t> result;
+    for (const Definition& kernel : kernels) {
+        std::set<std::string> reached = {kernel.name};
+        std::vector<std::string> open = {kernel.name};
+        std::size_t bytes = 0;
+        while (!open.empty()) {
+            std::string at = open.back();
+            open.pop_back();
+            if (thread_local_symbols.count(at)) bytes += sizes[at];
+            auto found = uses.find(at);
+            if (found == uses.end()) continue;
+            for (const std::string& symbol : found->second) {
+                if (reached.insert(symbol).second) open.push_back(symbol);
+            }
+        }
+        result[kernel.name] = bytes;
+    }
+    return result;
+}
+
 std::string table(const std::vector<Definition>& kernels) {
     std::string text = "\n# 1 \"the table of kernels\"\n"
                        "extern \"C\" __attribute__((visibility(\"default\"), used)) const emulated::Kernel emulated_kernels[] = {\n";
     for (const Definition& kernel : kernels) {
         std::string launcher = "emulated::Launcher<&" + kernel.name + ">";
         text += "{\"" + kernel.name + "\", &" + launcher + "::launch, emulated::bound(" + kernel.bounds + "), " + launcher +
-                "::POINTERS},\n";
+                "::POINTERS, " + launcher + "::SIZES},\n";
     }
-    return text + "{nullptr, nullptr, 0, 0}};\n";
+    return text + "{nullptr, nullptr, 0, 0, nullptr}};\n";
 }
 
 }  // namespace emulated

@@ -7,6 +7,7 @@
 #include <map>
 #include <mutex>
 #include <string>
+#include <utility>
 
 namespace emulated {
 namespace {
@@ -38,6 +39,14 @@ Memory& memory() {
 void fill_guard(std::uintptr_t begin) {
     auto guard = reinterpret_cast<unsigned char*>(begin);
     for (std::size_t i = 0; i < GUARD; ++i) guard[i] = static_cast<unsigned char>(GUARD_PATTERN >> i % 2 * 8);
+}
+
+// The allocation that the address lies in or just behind, or null.
+const std::pair<const std::uintptr_t, Allocation>* find(std::uintptr_t address) {
+    auto behind = memory().allocations.upper_bound(address);
+    if (behind == memory().allocations.begin()) return nullptr;
+    const auto& found = *--behind;
+    return address - found.first <= found.second.bytes ? &found : nullptr;
 }
 
 // The first byte that differs, or GUARD.
@@ -104,24 +113,21 @@ bool release(Place place, void* pointer) {
 }
 
 bool on_device(const void* pointer, std::size_t bytes) {
-    Memory& all = memory();
-    std::lock_guard<std::mutex> lock(all.mutex);
+    std::lock_guard<std::mutex> lock(memory().mutex);
     std::uintptr_t address = reinterpret_cast<std::uintptr_t>(pointer);
-    auto behind = all.allocations.upper_bound(address);
-    if (behind == all.allocations.begin()) return false;
-    auto [begin, allocation] = *--behind;
-    return allocation.place == Place::device && bytes <= allocation.bytes && address - begin <= allocation.bytes - bytes;
+    auto found = find(address);
+    return found && found->second.place == Place::device && bytes <= found->second.bytes - (address - found->first);
+}
+
+bool pinned(const void* pointer) {
+    std::lock_guard<std::mutex> lock(memory().mutex);
+    auto found = find(reinterpret_cast<std::uintptr_t>(pointer));
+    return found && found->second.place == Place::host;
 }
 
 bool known(const void* pointer) {
-    if (!pointer) return true;
-    Memory& all = memory();
-    std::lock_guard<std::mutex> lock(all.mutex);
-    std::uintptr_t address = reinterpret_cast<std::uintptr_t>(pointer);
-    auto behind = all.allocations.upper_bound(address);
-    if (behind == all.allocations.begin()) return false;
-    auto [begin, allocation] = *--behind;
-    return address - begin <= allocation.bytes;
+    std::lock_guard<std::mutex> lock(memory().mutex);
+    return !pointer || find(reinterpret_cast<std::uintptr_t>(pointer));
 }
 
 bool checking() {

@@ -15,6 +15,8 @@ void* allocate(Place place, std::size_t bytes);
 bool release(Place place, void* address);
 // Whether the range lies in one allocation of device memory.
 bool on_device(const void* address, std::size_t bytes);
+// Whether the address lies in an allocation of pinned memory.
+bool pinned(const void* address);
 // Whether a kernel may be given this address: null, or in device or pinned memory, or just behind it.
 bool known(const void* address);
 

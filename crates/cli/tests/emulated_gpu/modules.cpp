@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <sstream>
 #include <vector>
 
 namespace emulated {
@@ -75,9 +76,14 @@ Module* load_module(const void* image) {
     }
     auto header = static_cast<const ImageHeader*>(image);
     if (std::memcmp(header->magic, IMAGE_MAGIC, sizeof header->magic) != 0) return nullptr;
+    if (header->version != EMULATED_VERSION) {
+        std::fprintf(stderr, "emulated GPU: an image of another version of the emulator\n");
+        return nullptr;
+    }
+    auto bytes = reinterpret_cast<const char*>(header + 1);
 
     Module* module = new Module;
-    module->library = open_library(reinterpret_cast<const char*>(header + 1), header->bytes);
+    module->library = open_library(bytes, header->library_bytes);
     if (!module->library) {
         delete module;
         return nullptr;
@@ -94,6 +100,9 @@ Module* load_module(const void* image) {
     for (const Kernel* kernel = kernels; kernel->name; ++kernel) {
         module->functions[kernel->name] = Function{kernel, module, 0, 0};
     }
+    std::istringstream text(std::string(bytes + header->library_bytes, header->text_bytes));
+    std::string name;
+    for (int shared; text >> name >> shared;) module->functions.at(name).static_shared = shared;
     return module;
 }
 

@@ -3,7 +3,9 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <initializer_list>
+#include <utility>
 
 #include "gemm.h"
 
@@ -12,6 +14,7 @@
 // Of the emulated driver.
 extern "C" int emulated_on_device(const void* address, std::size_t bytes);
 extern "C" void emulated_check_after(const char* what);
+extern "C" void emulated_enqueue(std::function<void()> work);
 
 namespace {
 
@@ -308,10 +311,7 @@ API int cublasLtMatmul(void* handle, const Description* what, const float* alpha
         if (algorithm->workspace > workspace_bytes || (algorithm->workspace && (!workspace || !aligned(workspace, 16)))) {
             return refuse(INVALID_VALUE, "less workspace than the algorithm needs, or not aligned");
         }
-        if (algorithm->workspace) {
-            need_on_device("the workspace", workspace, workspace_bytes);
-            std::memset(workspace, 0xFF, algorithm->workspace);
-        }
+        if (algorithm->workspace) need_on_device("the workspace", workspace, workspace_bytes);
     }
     need_on_device("A", a, *a_layout);
     need_on_device("B", b, *b_layout);
@@ -338,9 +338,12 @@ API int cublasLtMatmul(void* handle, const Description* what, const float* alpha
         std::size_t length = what->epilogue == EPILOGUE_BGRADB ? p.n : p.m;
         need_on_device("the bias", what->bias, (length + (p.batches - 1) * p.bias_step) * emulated::bytes_of(p.bias_type));
     }
-    // In this order, since D may take the place of an operand no sooner.
-    if (what->epilogue == EPILOGUE_BGRADA || what->epilogue == EPILOGUE_BGRADB) sum_over_k(*what, p, p.bias_type);
-    emulated::multiply(p);
-    emulated_check_after("a product of cuBLASLt");
+    std::size_t workspace_used = algorithm ? algorithm->workspace : 0;
+    emulated_enqueue([p, workspace, workspace_used, what = *what] {
+        if (workspace_used) std::memset(workspace, 0xFF, workspace_used);
+        if (what.epilogue == EPILOGUE_BGRADA || what.epilogue == EPILOGUE_BGRADB) sum_over_k(what, p, p.bias_type);
+        emulated::multiply(p);
+        emulated_check_after("a product of cuBLASLt");
+    });
     return SUCCESS;
 }

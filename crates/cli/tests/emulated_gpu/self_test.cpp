@@ -554,12 +554,12 @@ void refusals() {
     Module module(BASICS);
     Buffer<float> in(400), out(400);
     std::uint64_t address = in.address, to = out.address;
-    expect(module.try_launch("reversed", 1, 64, 49 << 10, address, to, 100) == 1,
-           "more than 48 KiB of shared memory are refused unless asked for");
+    expect(module.try_launch("reversed", 1, 64, 48 << 10, address, to, 100) == 1,
+           "48 KiB of dynamic beside static shared memory are refused unless asked for");
     void* function = module.function("reversed");
     expect(call(driver, "cuFuncSetAttribute", function, 8, 228 << 10) == 1, "more than 227 KiB can not be asked for");
     must(call(driver, "cuFuncSetAttribute", function, 8, 100 << 10), "cuFuncSetAttribute");
-    expect(module.try_launch("reversed", 1, 64, 49 << 10, address, to, 100) == 0, "what was asked for is given");
+    expect(module.try_launch("reversed", 1, 64, 48 << 10, address, to, 100) == 0, "what was asked for is given");
     expect(module.try_launch("reversed", 1, 2048, 0, address, to, 100) == 1, "2048 threads are refused");
     expect(module.try_launch("reversed", 0, 32, 0, address, to, 100) == 1, "an empty grid is refused");
     std::uint64_t huge = 0;
@@ -657,6 +657,22 @@ extern "C" __global__ void different_barriers() {
         __syncthreads();
 }
 extern "C" __global__ void behind_shared(int n) { DYNAMIC_SHARED(float, values); values[n] = 1; }
+extern "C" __global__ void misaligned(float4* out) { *out = make_float4(1, 2, 3, 4); }
+extern "C" __global__ void outside_array(float* out, int n) {
+    __shared__ float values[4][8];
+    values[0][threadIdx.x % 8] = 0;
+    __syncthreads();
+    out[threadIdx.x] = values[threadIdx.x == 31 ? n : 0][0];
+}
+extern "C" __global__ void no_memory(u64 address) { *(volatile float*)address = 1; }
+__device__ __noinline__ float far_down(float* out, int n) {
+    float values[32];
+    for (int i = 0; i < 32; ++i) values[i] = out[i] + n;
+    float rest = n > 0 ? far_down(values, n - 1) : 0.0f;
+    for (int i = 0; i < 32; ++i) out[i] = values[31 - i];
+    return rest + values[n % 32];
+}
+extern "C" __global__ void deep(float* out, int n) { out[0] = far_down(out, n); }
 extern "C" __global__ void missing_barrier(float* out) {
     __shared__ float values[64];
     values[threadIdx.x] = threadIdx.x;
@@ -679,7 +695,36 @@ void wrong(const std::string& which) {
     if (which == "never") module.launch("never", 1, 32, 0);
     if (which == "different_barriers") module.launch("different_barriers", 1, 64, 0);
     if (which == "behind_shared") module.launch("behind_shared", 1, 32, 64, 16);
+    if (which == "misaligned") module.launch("misaligned", 1, 1, 0, address + 8);
+    if (which == "outside_array") module.launch("outside_array", 1, 32, 0, address, 31);
+    if (which == "no_memory") module.launch("no_memory", 4, 32, 0, std::uint64_t{64});
+    if (which == "deep") module.launch("deep", 4, 32, 0, address, 5000);
     if (which == "host_pointer") module.launch("behind", 1, 32, 0, static_cast<void*>(&address), 0);
+}
+
+// With EMULATED_GPU_DELAY=1: pinned memory is read when the copy is done, pageable memory when it is asked for.
+void delays() {
+    Buffer<float> device(4);
+    void* pinned;
+    must(call(driver, "cuMemHostAlloc", &pinned, std::size_t{16}, 0u), "cuMemHostAlloc");
+    float* values = static_cast<float*>(pinned);
+    values[0] = 1;
+    void* event;
+    must(call(driver, "cuEventCreate", &event, 2u), "cuEventCreate");
+    call(driver, "cuMemcpyHtoDAsync_v2", device.address, static_cast<const void*>(pinned), std::size_t{4}, static_cast<void*>(nullptr));
+    must(call(driver, "cuEventRecord", event, static_cast<void*>(nullptr)), "cuEventRecord");
+    values[0] = 2;
+    float pageable = 3;
+    call(driver, "cuMemcpyHtoDAsync_v2", device.address + 4, static_cast<const void*>(&pageable), std::size_t{4}, static_cast<void*>(nullptr));
+    pageable = 4;
+    expect(call(driver, "cuEventQuery", event) == 600, "an event that is queued is not ready");
+    expect(call(driver, "cuEventQuery", event) == 0, "and then it is");
+    std::vector<float> got = device.values();
+    expect(got[0] == 2 && got[1] == 3, "late copies");
+    call(driver, "cuEventDestroy_v2", event);
+    must(call(driver, "cuMemFreeHost", pinned), "cuMemFreeHost");
+    basics();
+    all_products();
 }
 
 void races() {
@@ -733,8 +778,12 @@ int main(int count, char** arguments) {
     must(call(driver, "cuCtxSetCurrent", context), "cuCtxSetCurrent");
 
     if (count > 2) {
-        wrong(arguments[2]);
-        return 0;
+        if (std::string(arguments[2]) == "delays") {
+            delays();
+        } else {
+            wrong(arguments[2]);
+        }
+        return failures == 0 ? 0 : 1;
     }
     basics();
     matrices();
@@ -752,11 +801,17 @@ int main(int count, char** arguments) {
         {"different_barriers", "different __syncthreads"},
         {"behind_shared", "dynamic shared memory"},
         {"host_pointer", "no memory of the device"},
+        {"misaligned", "not aligned as its type"},
+        {"outside_array", "outside its array"},
+        {"no_memory", "which is no memory"},
+        {"deep", "stack do not suffice"},
     };
     for (const auto& one : cases) {
         std::string text = output_of("EMULATED_GPU_CHECK=1 " + std::string(arguments[0]) + " " + folder + " " + one.name);
         expect(text.find(one.message) != std::string::npos, std::string(one.name) + " ends with a message, got: " + text);
     }
+    std::string text = output_of("EMULATED_GPU_DELAY=1 " + std::string(arguments[0]) + " " + folder + " delays");
+    expect(text.empty(), "delayed work: " + text);
     std::size_t free = 0, total = 0;
     must(call(driver, "cuMemGetInfo_v2", &free, &total), "cuMemGetInfo");
     expect(free == total, "all memory was given back");
