@@ -15,7 +15,8 @@ flags="-DEMULATED_VERSION=${version}ULL -std=c++17 -O2 -ftree-vectorize -fPIC -f
 
 cp "$here/abi.h" "$here/device.h" "$here/platform.cuh" "$out/include/"
 cd "$here"
-g++ $flags -shared -Wl,-soname,libcuda.so.1 -o "$out/libcuda.so.1" driver.cpp memory.cpp queue.cpp modules.cpp blocks.cpp matrices.cpp -ldl &
+g++ $flags -shared -Wl,-soname,libcuda.so.1 -o "$out/libcuda.so.1" driver.cpp driver_memory.cpp driver_launch.cpp memory.cpp queue.cpp modules.cpp \
+    blocks.cpp worker.cpp meeting.cpp runtime.cpp matrices.cpp signals.cpp -ldl &
 driver=$!
 g++ $flags -shared -o "$out/libnvrtc.so" compiler.cpp kernels.cpp -ldl
 wait $driver
@@ -24,6 +25,6 @@ ln -sf libcuda.so.1 "$out/libcuda.so"
 g++ $flags -shared -o "$out/libcublasLt.so" products.cpp gemm.cpp "$out/libcuda.so.1" -Wl,-rpath,'$ORIGIN'
 
 if [ -n "$test" ]; then
-    g++ $flags -o "$out/self_test" self_test.cpp -ldl
-    "$out/self_test" "$out"
+    g++ $flags -o "$out/run_self_test" self_test/*.cpp -ldl
+    "$out/run_self_test" "$out"
 fi
