@@ -278,7 +278,7 @@ Program* from(void* handle) { return static_cast<Program*>(handle); }
 
 API int nvrtcVersion(int* major, int* minor) {
     // Whoever keeps what was compiled by the compiler's version is to notice another version of the emulator.
-    *major = 12;
+    *major = 13;
     *minor = static_cast<int>(EMULATED_VERSION % 1000000 * 2 + checking());
     return SUCCESS;
 }

@@ -5,7 +5,7 @@
 
 #define __CUDACC__ 1
 #define __CUDACC_RTC__ 1
-#define __CUDACC_VER_MAJOR__ 12
+#define __CUDACC_VER_MAJOR__ 13
 #define __CUDACC_VER_MINOR__ 0
 
 #define __device__

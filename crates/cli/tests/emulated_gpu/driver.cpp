@@ -111,7 +111,7 @@ API int cuInit(unsigned flags) {
 }
 
 API int cuDriverGetVersion(int* version) {
-    *version = 12000;
+    *version = 13000;
     return SUCCESS;
 }
 

@@ -63,7 +63,11 @@ API int cuFuncSetAttribute(void* handle, int attribute, int value) {
     Function& function = *static_cast<Function*>(handle);
     if (attribute == 9) return value >= -1 && value <= 100 ? SUCCESS : INVALID_VALUE;  // a hint: the carveout in percent
     if (attribute != 8) return INVALID_VALUE;  // MAX_DYNAMIC_SHARED_SIZE_BYTES
-    if (value < 0 || value > shared_of_block() - function.static_shared) return INVALID_VALUE;
+    if (value < 0 || value > shared_of_block() - function.static_shared) {
+        std::fprintf(stderr, "emulated GPU: %s cannot have %d bytes of dynamic beside %d of static shared memory\n",
+                     function.kernel->name, value, function.static_shared);
+        return INVALID_VALUE;
+    }
     function.max_dynamic = value;
     return SUCCESS;
 }

@@ -1,20 +1,23 @@
 #include "memory.h"
 
+#include <sys/mman.h>
+
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
 #include <map>
 #include <mutex>
-#include <string>
 #include <utility>
 
 namespace emulated {
 namespace {
 
-constexpr std::size_t GUARD = 256;
-// In front of and behind an allocation. NaN as f32 and as bf16, so that a read beside it shows too, but not what fresh
-// memory holds.
+// An allocation has pages of its own, between pages that nothing may touch. In front of it are at least GUARD bytes of a
+// pattern, which is NaN as f32 and as bf16 but not what fresh memory holds. Behind it are as many; if accesses are to be
+// checked, only what is left of a multiple of ALIGNMENT, so that the processor stops whoever goes further.
+constexpr std::size_t GUARD = 256, ALIGNMENT = 256, PAGE = 4096, UNTOUCHABLE = 64 << 10;
 constexpr std::uint16_t GUARD_PATTERN = 0xFFF7;
 constexpr unsigned char UNWRITTEN = 0xFF;
 
@@ -22,6 +25,10 @@ struct Allocation {
     Place place;
     std::size_t bytes;
     unsigned long long serial;
+    std::uintptr_t mapping;
+    std::size_t mapped;
+
+    std::uintptr_t guard_end() const { return mapping + mapped - UNTOUCHABLE; }
 };
 
 struct Memory {
@@ -36,11 +43,6 @@ Memory& memory() {
     return *all;
 }
 
-void fill_guard(std::uintptr_t begin) {
-    auto guard = reinterpret_cast<unsigned char*>(begin);
-    for (std::size_t i = 0; i < GUARD; ++i) guard[i] = static_cast<unsigned char>(GUARD_PATTERN >> i % 2 * 8);
-}
-
 // The allocation that the address lies in or just behind, or null.
 const std::pair<const std::uintptr_t, Allocation>* find(std::uintptr_t address) {
     auto behind = memory().allocations.upper_bound(address);
@@ -49,21 +51,28 @@ const std::pair<const std::uintptr_t, Allocation>* find(std::uintptr_t address) 
     return address - found.first <= found.second.bytes ? &found : nullptr;
 }
 
-// The first byte that differs, or GUARD.
-std::size_t damage(std::uintptr_t begin) {
-    auto guard = reinterpret_cast<const unsigned char*>(begin);
-    std::size_t i = 0;
-    while (i < GUARD && guard[i] == static_cast<unsigned char>(GUARD_PATTERN >> i % 2 * 8)) ++i;
-    return i;
+std::size_t round_up(std::size_t n, std::size_t step) { return (n + step - 1) / step * step; }
+
+unsigned char pattern(std::uintptr_t address) { return static_cast<unsigned char>(GUARD_PATTERN >> address % 2 * 8); }
+
+void fill_guard(std::uintptr_t begin, std::uintptr_t end) {
+    for (; begin < end; ++begin) *reinterpret_cast<unsigned char*>(begin) = pattern(begin);
+}
+
+// The first byte that was written, or the end.
+std::uintptr_t damage(std::uintptr_t begin, std::uintptr_t end) {
+    while (begin < end && *reinterpret_cast<const unsigned char*>(begin) == pattern(begin)) ++begin;
+    return begin;
 }
 
 void check(std::uintptr_t address, const Allocation& allocation, const char* after) {
-    std::size_t before_it = damage(address - GUARD), behind_it = damage(address + allocation.bytes);
-    if (before_it == GUARD && behind_it == GUARD) return;
-    std::string where = before_it != GUARD ? std::to_string(GUARD - before_it) + " bytes in front of"
-                                           : std::to_string(behind_it) + " bytes behind";
-    std::fprintf(stderr, "emulated GPU: after %s: something was written %s allocation %llu of %zu bytes at %p\n", after,
-                 where.c_str(), allocation.serial, allocation.bytes, reinterpret_cast<void*>(address));
+    std::uintptr_t end = address + allocation.bytes;
+    std::uintptr_t before_it = damage(address - GUARD, address), behind_it = damage(end, allocation.guard_end());
+    if (before_it == address && behind_it == allocation.guard_end()) return;
+    bool front = before_it != address;
+    std::fprintf(stderr, "emulated GPU: after %s: something was written %zu bytes %s allocation %llu of %zu bytes at %p\n",
+                 after, front ? address - before_it : behind_it - end, front ? "in front of" : "behind", allocation.serial,
+                 allocation.bytes, reinterpret_cast<void*>(address));
     std::abort();
 }
 
@@ -86,14 +95,20 @@ void* allocate(Place place, std::size_t bytes) {
     Memory& all = memory();
     std::lock_guard<std::mutex> lock(all.mutex);
     if (place == Place::device && bytes > memory_limit() - all.used) return nullptr;
-    std::size_t whole = (bytes + 2 * GUARD + 255) / 256 * 256;
-    void* block = std::aligned_alloc(256, whole);
-    if (!block) return nullptr;
-    std::uintptr_t address = reinterpret_cast<std::uintptr_t>(block) + GUARD;
+    std::size_t behind = checking() ? 0 : GUARD, rounded = round_up(bytes, ALIGNMENT) + behind;
+    std::size_t open = round_up(GUARD + rounded, PAGE), mapped = open + 2 * UNTOUCHABLE;
+    void* mapping = mmap(nullptr, mapped, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (mapping == MAP_FAILED) return nullptr;
+    Allocation allocation = {place, bytes, ++all.serial, reinterpret_cast<std::uintptr_t>(mapping), mapped};
+    std::uintptr_t first = allocation.mapping + UNTOUCHABLE, address = allocation.guard_end() - rounded;
+    if (mprotect(reinterpret_cast<void*>(first), open, PROT_READ | PROT_WRITE) != 0) {
+        munmap(mapping, mapped);
+        return nullptr;
+    }
     std::memset(reinterpret_cast<void*>(address), UNWRITTEN, bytes);
-    fill_guard(address - GUARD);
-    fill_guard(address + bytes);
-    all.allocations[address] = Allocation{place, bytes, ++all.serial};
+    fill_guard(address - GUARD, address);
+    fill_guard(address + bytes, allocation.guard_end());
+    all.allocations[address] = allocation;
     if (place == Place::device) all.used += bytes;
     return reinterpret_cast<void*>(address);
 }
@@ -104,11 +119,11 @@ bool release(Place place, void* pointer) {
     std::uintptr_t address = reinterpret_cast<std::uintptr_t>(pointer);
     auto found = all.allocations.find(address);
     if (found == all.allocations.end() || found->second.place != place) return false;
-    check(address, found->second, "it was freed");
-    if (checking()) std::memset(pointer, UNWRITTEN, found->second.bytes);
-    if (place == Place::device) all.used -= found->second.bytes;
+    const Allocation allocation = found->second;
+    check(address, allocation, "it was freed");
+    if (place == Place::device) all.used -= allocation.bytes;
     all.allocations.erase(found);
-    std::free(reinterpret_cast<void*>(address - GUARD));
+    munmap(reinterpret_cast<void*>(allocation.mapping), allocation.mapped);
     return true;
 }
 
@@ -128,6 +143,23 @@ bool pinned(const void* pointer) {
 bool known(const void* pointer) {
     std::lock_guard<std::mutex> lock(memory().mutex);
     return !pointer || find(reinterpret_cast<std::uintptr_t>(pointer));
+}
+
+void describe(const void* pointer, char* text, std::size_t room) {
+    std::uintptr_t address = reinterpret_cast<std::uintptr_t>(pointer);
+    std::snprintf(text, room, "at %p", pointer);
+    std::unique_lock<std::mutex> lock(memory().mutex, std::try_to_lock);
+    if (!lock) return;
+    auto behind = memory().allocations.upper_bound(address);
+    for (auto one : {behind, behind == memory().allocations.begin() ? behind : std::prev(behind)}) {
+        if (one == memory().allocations.end()) continue;
+        const auto& [begin, allocation] = *one;
+        if (address < allocation.mapping || address >= allocation.mapping + allocation.mapped) continue;
+        bool front = address < begin;
+        std::snprintf(text, room, "%zu bytes %s allocation %llu of %zu bytes",
+                      front ? begin - address : address - begin - allocation.bytes, front ? "in front of" : "behind",
+                      allocation.serial, allocation.bytes);
+    }
 }
 
 bool checking() {

@@ -20,6 +20,9 @@ bool pinned(const void* address);
 // Whether a kernel may be given this address: null, or in device or pinned memory, or just behind it.
 bool known(const void* address);
 
+// Where an address that must not be touched lies, for a message.
+void describe(const void* address, char* text, std::size_t room);
+
 // EMULATED_GPU_CHECK=1
 bool checking();
 // Aborts if anything wrote beside an allocation.

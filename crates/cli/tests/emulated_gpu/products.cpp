@@ -180,8 +180,8 @@ API int cublasLtDestroy(void* handle) {
     return SUCCESS;
 }
 
-API std::size_t cublasLtGetVersion() { return 120000; }
-API std::size_t cublasLtGetCudartVersion() { return 12000; }
+API std::size_t cublasLtGetVersion() { return 130000; }
+API std::size_t cublasLtGetCudartVersion() { return 13000; }
 
 API int cublasLtMatmulDescCreate(Description** description, int compute_type, int scale_type) {
     *description = new Description;

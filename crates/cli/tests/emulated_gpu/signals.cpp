@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "memory.h"
 #include "worker.h"
 
 namespace emulated {
@@ -14,14 +15,15 @@ struct sigaction other_handlers[NSIG];
 
 void stopped(int signal, siginfo_t* info, void* context) {
     if (executing && executing->running) {
-        char reason[160];
+        char reason[200];
         if (signal == SIGFPE) {
             std::snprintf(reason, sizeof reason, "an integer was divided by zero");
         } else if (executing->in_stack_guard(info->si_addr)) {
             std::snprintf(reason, sizeof reason, "its %zu bytes of stack do not suffice", STACK);
         } else {
-            std::snprintf(reason, sizeof reason, "accessed %p, which is no memory, or not as aligned as its type",
-                          info->si_addr);
+            char where[100];
+            describe(info->si_addr, where, sizeof where);
+            std::snprintf(reason, sizeof reason, "an access %s, which is no memory, or is not aligned as its type", where);
         }
         executing->fail(executing->running, reason, 0);
     }

@@ -1,6 +1,7 @@
 #include "worker.h"
 
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdio>
@@ -218,12 +219,14 @@ void Worker::exit(Fiber* self) {
     pass(self);
 }
 
-void Worker::fail(const Fiber* self, const std::string& reason, int line) {
-    std::fprintf(stderr, "emulated GPU: kernel %s, block (%u, %u, %u), thread (%u, %u, %u)", launch->name,
-                 self->block_index.x, self->block_index.y, self->block_index.z, self->thread_index.x,
-                 self->thread_index.y, self->thread_index.z);
-    if (line) std::fprintf(stderr, ", line %d", line);
-    std::fprintf(stderr, ": %s\n", reason.c_str());
+// Without memory from the heap, which may be damaged, and in one piece, since the process may end meanwhile.
+void Worker::fail(const Fiber* self, const char* reason, int line) {
+    char text[2000], where[32] = "";
+    if (line) std::snprintf(where, sizeof where, ", line %d", line);
+    int length = std::snprintf(text, sizeof text, "emulated GPU: kernel %s, block (%u, %u, %u), thread (%u, %u, %u)%s: %s\n",
+                               launch->name, self->block_index.x, self->block_index.y, self->block_index.z,
+                               self->thread_index.x, self->thread_index.y, self->thread_index.z, where, reason);
+    [[maybe_unused]] auto written = write(2, text, std::min<std::size_t>(length, sizeof text - 1));
     std::abort();
 }
 

@@ -64,7 +64,8 @@ class Worker {
     unsigned barrier(Fiber* self, bool predicate, unsigned* threads, int line);
     void collective(Fiber* self, Operation operation, unsigned mask, int line);
     void exit(Fiber* self);
-    [[noreturn]] void fail(const Fiber* self, const std::string& reason, int line);
+    [[noreturn]] void fail(const Fiber* self, const char* reason, int line);
+    [[noreturn]] void fail(const Fiber* self, const std::string& reason, int line) { fail(self, reason.c_str(), line); }
     unsigned exited_lanes(const Fiber* self) const { return warps[self->index / 32].exited; }
     const Launch* launch;
     const Fiber* running;

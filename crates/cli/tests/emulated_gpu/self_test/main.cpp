@@ -59,7 +59,10 @@ int main(int count, char** arguments) {
     struct {
         const char *name, *message;
     } cases[] = {
-        {"behind", "written 0 bytes behind"},
+        {"in_front", "was written 4 bytes in front of allocation 1 of 256 bytes"},
+        {"far_behind", "4096 bytes behind allocation 1 of 256 bytes"},
+        {"freed", "no memory of the device"},
+        {"behind", "0 bytes behind allocation 1 of 256 bytes"},
         {"different_operations", "different operations"},
         {"never", "deadlock"},
         {"different_barriers", "different __syncthreads"},

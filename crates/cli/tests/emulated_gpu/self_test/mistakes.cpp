@@ -5,6 +5,7 @@ namespace {
 
 const char* const WRONG = R"(
 #include "platform.cuh"
+extern "C" __global__ void in_front(float* out) { out[-1] = 1; }
 extern "C" __global__ void behind(float* out, int n) { out[n + threadIdx.x] = 1; }
 extern "C" __global__ void different_operations() {
     if (threadIdx.x < 16) __shfl_sync(~0u, 1, 0); else __ballot_sync(~0u, 1);
@@ -53,6 +54,12 @@ void wrong(const std::string& which) {
     Module module(WRONG);
     Buffer<float> out(64);
     std::uint64_t address = out.address;
+    if (which == "in_front") module.launch("in_front", 1, 1, 0, address);
+    if (which == "far_behind") module.launch("behind", 1, 1, 0, address, 64 + 1024);
+    if (which == "freed") {
+        must(call(driver, "cuMemFree_v2", address), "cuMemFree");
+        module.launch("behind", 1, 1, 0, address, 0);
+    }
     if (which == "behind") module.launch("behind", 1, 32, 0, address, 64);
     if (which == "different_operations") module.launch("different_operations", 1, 32, 0);
     if (which == "never") module.launch("never", 1, 32, 0);
