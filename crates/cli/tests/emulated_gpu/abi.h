@@ -26,8 +26,8 @@ struct Runtime {
     void (*trap)(Thread* self, const char* reason, int line);
 };
 
-// What a kernel sees of the thread that it runs as. A kernel finds it in register r15, which is kept free for it: cheaper
-// than thread-local storage, and right in whichever fiber the processor is.
+// What a kernel sees of the thread that it runs as. A kernel finds it in register r15, which is kept free for it:
+// cheaper than thread-local storage, and right in whichever fiber the processor is.
 struct Thread {
     Dim thread_index, block_index, block_dim, grid_dim;
     void* dynamic_shared;

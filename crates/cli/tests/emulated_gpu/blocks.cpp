@@ -18,7 +18,8 @@ class Pool {
   public:
     Pool() {
         const char* wanted = std::getenv("EMULATED_GPU_THREADS");
-        unsigned threads = wanted ? std::strtoul(wanted, nullptr, 10) : std::min(2u, std::thread::hardware_concurrency());
+        unsigned threads =
+            wanted ? std::strtoul(wanted, nullptr, 10) : std::min(2u, std::thread::hardware_concurrency());
         for (unsigned i = 1; i < threads; ++i) std::thread([this] { help(); }).detach();
         helpers = threads > 1 ? threads - 1 : 0;
         handle_signals();

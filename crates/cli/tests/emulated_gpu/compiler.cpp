@@ -55,9 +55,22 @@ struct Options {
 };
 
 const char* const FLAGS[] = {
-    "-std=c++17", "-O2", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math",
-    "-fno-strict-aliasing", "-fno-exceptions", "-fno-rtti", "-fno-threadsafe-statics", "-fno-stack-protector",
-    "-fno-asynchronous-unwind-tables", "-fcf-protection=none", "-fvisibility=hidden", "-fPIC", "-ffixed-r15", "-w",
+    "-std=c++17",
+    "-O2",
+    "-ffp-contract=fast",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-fno-strict-aliasing",
+    "-fno-exceptions",
+    "-fno-rtti",
+    "-fno-threadsafe-statics",
+    "-fno-stack-protector",
+    "-fno-asynchronous-unwind-tables",
+    "-fcf-protection=none",
+    "-fvisibility=hidden",
+    "-fPIC",
+    "-ffixed-r15",
+    "-w",
 };
 
 std::string read(const fs::path& path) {
@@ -74,12 +87,17 @@ bool write(const fs::path& path, const std::string& text) {
     return file.good();
 }
 
-// The folder of this library, where build.sh puts device.h and platform.cuh.
-fs::path home() {
-    Dl_info info;
-    dladdr(reinterpret_cast<void*>(&home), &info);
-    return fs::absolute(info.dli_fname).parent_path();
+// The folder of this library, where build.sh puts device.h and platform.cuh. Found when the library is loaded, since
+// its name may be relative to the folder that the process is in at that time.
+const fs::path& home() {
+    static const fs::path folder = [] {
+        Dl_info info;
+        dladdr(reinterpret_cast<void*>(&home), &info);
+        return fs::absolute(info.dli_fname).parent_path();
+    }();
+    return folder;
 }
+[[maybe_unused]] const fs::path& found_at_load = home();
 
 // Runs g++ in a folder; what it prints goes to the file `log` there.
 bool run_compiler(const fs::path& folder, const std::vector<std::string>& arguments) {
@@ -101,7 +119,8 @@ bool run_compiler(const fs::path& folder, const std::vector<std::string>& argume
         return false;
     }
     int status = 0;
-    while (waitpid(process, &status, 0) < 0 && errno == EINTR) {}
+    while (waitpid(process, &status, 0) < 0 && errno == EINTR) {
+    }
     return WIFEXITED(status) && WEXITSTATUS(status) == 0;
 }
 
@@ -170,13 +189,43 @@ bool parse(int count, const char* const* given, Options& options) {
             std::string standard = value_after(starts(option, "--") ? "--std" : "-std");
             options.arguments.push_back("-std=" + standard);
         } else {
-            static const char* const WITHOUT_MEANING[] = {
-                "--use_fast_math", "-use_fast_math", "--ftz", "-ftz", "--prec-sqrt", "-prec-sqrt", "--prec-div",
-                "-prec-div", "--fmad", "-fmad", "--maxrregcount", "-maxrregcount", "--generate-line-info", "-lineinfo",
-                "--device-debug", "-G", "--dopt", "-dopt", "--ptxas-options", "-Xptxas", "--restrict", "-restrict",
-                "--extra-device-vectorization", "-extra-device-vectorization", "--device-as-default-execution-space",
-                "-default-device", "--disable-warnings", "-w", "--split-compile", "-split-compile", "--minimal",
-                "-minimal", "--diag-suppress", "-diag-suppress", "--dlcm", "--no-cache", "-no-cache"};
+            static const char* const WITHOUT_MEANING[] = {"--use_fast_math",
+                                                          "-use_fast_math",
+                                                          "--ftz",
+                                                          "-ftz",
+                                                          "--prec-sqrt",
+                                                          "-prec-sqrt",
+                                                          "--prec-div",
+                                                          "-prec-div",
+                                                          "--fmad",
+                                                          "-fmad",
+                                                          "--maxrregcount",
+                                                          "-maxrregcount",
+                                                          "--generate-line-info",
+                                                          "-lineinfo",
+                                                          "--device-debug",
+                                                          "-G",
+                                                          "--dopt",
+                                                          "-dopt",
+                                                          "--ptxas-options",
+                                                          "-Xptxas",
+                                                          "--restrict",
+                                                          "-restrict",
+                                                          "--extra-device-vectorization",
+                                                          "-extra-device-vectorization",
+                                                          "--device-as-default-execution-space",
+                                                          "-default-device",
+                                                          "--disable-warnings",
+                                                          "-w",
+                                                          "--split-compile",
+                                                          "-split-compile",
+                                                          "--minimal",
+                                                          "-minimal",
+                                                          "--diag-suppress",
+                                                          "-diag-suppress",
+                                                          "--dlcm",
+                                                          "--no-cache",
+                                                          "-no-cache"};
             bool known = false;
             for (const char* name : WITHOUT_MEANING) {
                 std::string text = name;
@@ -210,8 +259,8 @@ Result compile(Program& program, const Options& options, const fs::path& folder)
     flags.push_back("-D__CUDA_ARCH__=" + std::to_string(options.architecture * 10));
     flags.insert(flags.end(), options.arguments.begin(), options.arguments.end());
     std::vector<std::string> arguments = flags;
-    for (const char* argument : {"-E", "-nostdinc", "-nostdinc++", "-I.", "-include", "device.h", "-x", "c++", "-o",
-                                 "preprocessed.cpp"}) {
+    for (const char* argument :
+         {"-E", "-nostdinc", "-nostdinc++", "-I.", "-include", "device.h", "-x", "c++", "-o", "preprocessed.cpp"}) {
         arguments.push_back(argument);
     }
     arguments.push_back(name);
@@ -231,7 +280,8 @@ Result compile(Program& program, const Options& options, const fs::path& folder)
     }
     if (!write(folder / "program.cpp", text)) return INTERNAL_ERROR;
     arguments = flags;
-    for (const char* argument : {"-D__global__=", "-D__launch_bounds__(...)=", "-S", "-o", "program.s", "program.cpp"}) {
+    for (const char* argument :
+         {"-D__global__=", "-D__launch_bounds__(...)=", "-S", "-o", "program.s", "program.cpp"}) {
         arguments.push_back(argument);
     }
     good = run_compiler(folder, arguments) &&
@@ -242,7 +292,8 @@ Result compile(Program& program, const Options& options, const fs::path& folder)
     for (const auto& [kernel, bytes] : emulated::static_shared(read(folder / "program.s"), kernels)) {
         if (bytes > MAX_STATIC_SHARED) {
             char text[200];
-            std::snprintf(text, sizeof text, "ptxas error   : Entry function '%s' uses too much shared data (0x%zx bytes, 0x%zx max)\n",
+            std::snprintf(text, sizeof text,
+                          "ptxas error   : Entry function '%s' uses too much shared data (0x%zx bytes, 0x%zx max)\n",
                           kernel.c_str(), bytes, MAX_STATIC_SHARED);
             program.log += text;
             return COMPILATION;

@@ -1,5 +1,5 @@
-// The language that NVRTC gives to kernels, for g++: put in front of every program. Only what the project's kernels use,
-// and what one would expect beside it. There are no standard headers, since NVRTC has none either.
+// The language that NVRTC gives to kernels, for g++: put in front of every program. Only what the project's kernels
+// use, and what one would expect beside it. There are no standard headers, since NVRTC has none either.
 #pragma once
 #include "abi.h"
 
@@ -36,18 +36,12 @@ constexpr int warpSize = 32;
 
 // ---- vectors ----
 
-#define EMULATED_VECTORS(type, name)                                                                                   \
-    struct __align__(sizeof(type)) name##1 {                                                                           \
-        type x;                                                                                                        \
-    };                                                                                                                 \
-    struct __align__(2 * sizeof(type)) name##2 {                                                                       \
-        type x, y;                                                                                                     \
-    };                                                                                                                 \
-    struct __align__(sizeof(type) < 8 ? 4 * sizeof(type) : 16) name##4 {                                               \
-        type x, y, z, w;                                                                                               \
-    };                                                                                                                 \
-    inline name##1 make_##name##1(type x) { return {x}; }                                                              \
-    inline name##2 make_##name##2(type x, type y) { return {x, y}; }                                                   \
+#define EMULATED_VECTORS(type, name)                                                         \
+    struct __align__(sizeof(type)) name##1 { type x; };                                      \
+    struct __align__(2 * sizeof(type)) name##2 { type x, y; };                               \
+    struct __align__(sizeof(type) < 8 ? 4 * sizeof(type) : 16) name##4 { type x, y, z, w; }; \
+    inline name##1 make_##name##1(type x) { return {x}; }                                    \
+    inline name##2 make_##name##2(type x, type y) { return {x, y}; }                         \
     inline name##4 make_##name##4(type x, type y, type z, type w) { return {x, y, z, w}; }
 EMULATED_VECTORS(float, float)
 EMULATED_VECTORS(double, double)
@@ -104,7 +98,9 @@ inline int __all_sync(unsigned mask, int predicate, int line = __builtin_LINE())
 namespace emulated {
 inline unsigned lane() {
     const Thread* self = emulated_self;
-    return (self->thread_index.x + self->block_dim.x * (self->thread_index.y + self->block_dim.y * self->thread_index.z)) % 32;
+    return (self->thread_index.x +
+            self->block_dim.x * (self->thread_index.y + self->block_dim.y * self->thread_index.z)) %
+           32;
 }
 template <class T>
 __forceinline__ T shuffle(unsigned mask, T value, unsigned source, int line) {
@@ -129,7 +125,8 @@ __forceinline__ T __shfl_up_sync(unsigned mask, T value, unsigned delta, int wid
     return emulated::shuffle(mask, value, inside >= delta ? lane - delta : lane, line);
 }
 template <class T>
-__forceinline__ T __shfl_down_sync(unsigned mask, T value, unsigned delta, int width = 32, int line = __builtin_LINE()) {
+__forceinline__ T __shfl_down_sync(unsigned mask, T value, unsigned delta, int width = 32,
+                                   int line = __builtin_LINE()) {
     unsigned lane = emulated::lane(), inside = lane & (width - 1u);
     return emulated::shuffle(mask, value, inside + delta < (unsigned)width ? lane + delta : lane, line);
 }
@@ -154,19 +151,35 @@ __forceinline__ T emulated_atomic(T* address, F change) {
     } while (!__atomic_compare_exchange(address, &old, &updated, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
     return old;
 }
-#define EMULATED_ATOMICS(T)                                                                                            \
-    inline T atomicAdd(T* p, T v) { return emulated_atomic(p, [=](T old) { return (T)(old + v); }); }                  \
-    inline T atomicSub(T* p, T v) { return emulated_atomic(p, [=](T old) { return (T)(old - v); }); }                  \
-    inline T atomicExch(T* p, T v) { return emulated_atomic(p, [=](T) { return v; }); }
-#define EMULATED_INTEGER_ATOMICS(T)                                                                                    \
-    EMULATED_ATOMICS(T)                                                                                                \
-    inline T atomicMax(T* p, T v) { return emulated_atomic(p, [=](T old) { return old > v ? old : v; }); }             \
-    inline T atomicMin(T* p, T v) { return emulated_atomic(p, [=](T old) { return old < v ? old : v; }); }             \
-    inline T atomicAnd(T* p, T v) { return emulated_atomic(p, [=](T old) { return (T)(old & v); }); }                  \
-    inline T atomicOr(T* p, T v) { return emulated_atomic(p, [=](T old) { return (T)(old | v); }); }                   \
-    inline T atomicXor(T* p, T v) { return emulated_atomic(p, [=](T old) { return (T)(old ^ v); }); }                  \
-    inline T atomicCAS(T* p, T expected, T v) {                                                                        \
-        return emulated_atomic(p, [=](T old) { return old == expected ? v : old; });                                   \
+#define EMULATED_ATOMICS(T)                                             \
+    inline T atomicAdd(T* p, T v) {                                     \
+        return emulated_atomic(p, [=](T old) { return (T)(old + v); }); \
+    }                                                                   \
+    inline T atomicSub(T* p, T v) {                                     \
+        return emulated_atomic(p, [=](T old) { return (T)(old - v); }); \
+    }                                                                   \
+    inline T atomicExch(T* p, T v) {                                    \
+        return emulated_atomic(p, [=](T) { return v; });                \
+    }
+#define EMULATED_INTEGER_ATOMICS(T)                                                  \
+    EMULATED_ATOMICS(T)                                                              \
+    inline T atomicMax(T* p, T v) {                                                  \
+        return emulated_atomic(p, [=](T old) { return old > v ? old : v; });         \
+    }                                                                                \
+    inline T atomicMin(T* p, T v) {                                                  \
+        return emulated_atomic(p, [=](T old) { return old < v ? old : v; });         \
+    }                                                                                \
+    inline T atomicAnd(T* p, T v) {                                                  \
+        return emulated_atomic(p, [=](T old) { return (T)(old & v); });              \
+    }                                                                                \
+    inline T atomicOr(T* p, T v) {                                                   \
+        return emulated_atomic(p, [=](T old) { return (T)(old | v); });              \
+    }                                                                                \
+    inline T atomicXor(T* p, T v) {                                                  \
+        return emulated_atomic(p, [=](T old) { return (T)(old ^ v); });              \
+    }                                                                                \
+    inline T atomicCAS(T* p, T expected, T v) {                                      \
+        return emulated_atomic(p, [=](T old) { return old == expected ? v : old; }); \
     }
 EMULATED_INTEGER_ATOMICS(int)
 EMULATED_INTEGER_ATOMICS(unsigned)
@@ -222,16 +235,22 @@ inline long long __double_as_longlong(double x) { return emulated_bits<long long
 inline double __longlong_as_double(long long x) { return emulated_bits<double>(x); }
 
 template <class T>
-__forceinline__ T __ldg(const T* p) { return *p; }
+__forceinline__ T __ldg(const T* p) {
+    return *p;
+}
 template <class T>
-__forceinline__ T __ldcs(const T* p) { return *p; }
+__forceinline__ T __ldcs(const T* p) {
+    return *p;
+}
 template <class T>
-__forceinline__ void __stcs(T* p, T value) { *p = value; }
+__forceinline__ void __stcs(T* p, T value) {
+    *p = value;
+}
 
 // ---- mathematics ----
 
-#define EMULATED_MINMAX(T)                                                                                             \
-    inline T min(T a, T b) { return b < a ? b : a; }                                                                   \
+#define EMULATED_MINMAX(T)                           \
+    inline T min(T a, T b) { return b < a ? b : a; } \
     inline T max(T a, T b) { return a < b ? b : a; }
 EMULATED_MINMAX(int)
 EMULATED_MINMAX(unsigned)
@@ -264,9 +283,9 @@ inline double max(float a, double b) { return emulated_fmax((double)a, b); }
 inline double max(double a, float b) { return emulated_fmax(a, (double)b); }
 
 // For each function of one argument its double form, its float form with an f, and the overload for floats.
-#define EMULATED_FUNCTION(name)                                                                                        \
-    extern "C" double name(double);                                                                                    \
-    extern "C" float name##f(float);                                                                                   \
+#define EMULATED_FUNCTION(name)      \
+    extern "C" double name(double);  \
+    extern "C" float name##f(float); \
     __forceinline__ float name(float x) { return __builtin_##name##f(x); }
 EMULATED_FUNCTION(sqrt)
 EMULATED_FUNCTION(cbrt)
@@ -290,9 +309,9 @@ EMULATED_FUNCTION(trunc)
 EMULATED_FUNCTION(rint)
 EMULATED_FUNCTION(round)
 #undef EMULATED_FUNCTION
-#define EMULATED_FUNCTION(name)                                                                                        \
-    extern "C" double name(double, double);                                                                            \
-    extern "C" float name##f(float, float);                                                                            \
+#define EMULATED_FUNCTION(name)             \
+    extern "C" double name(double, double); \
+    extern "C" float name##f(float, float); \
     __forceinline__ float name(float x, float y) { return __builtin_##name##f(x, y); }
 EMULATED_FUNCTION(pow)
 EMULATED_FUNCTION(fmod)
@@ -309,11 +328,17 @@ inline long long abs(long long x) { return x < 0 ? -x : x; }
 inline float abs(float x) { return __builtin_fabsf(x); }
 inline double abs(double x) { return __builtin_fabs(x); }
 template <class T>
-__forceinline__ bool isnan(T x) { return __builtin_isnan(x); }
+__forceinline__ bool isnan(T x) {
+    return __builtin_isnan(x);
+}
 template <class T>
-__forceinline__ bool isinf(T x) { return __builtin_isinf(x); }
+__forceinline__ bool isinf(T x) {
+    return __builtin_isinf(x);
+}
 template <class T>
-__forceinline__ bool isfinite(T x) { return __builtin_isfinite(x); }
+__forceinline__ bool isfinite(T x) {
+    return __builtin_isfinite(x);
+}
 
 inline float rsqrtf(float x) { return 1.0f / __builtin_sqrtf(x); }
 inline double rsqrt(double x) { return 1.0 / __builtin_sqrt(x); }
@@ -353,9 +378,9 @@ struct SourceLocation {
     unsigned line, column;
 };
 }  // namespace emulated
-#define EMULATED_CHECK_FAILED(handler, reason)                                                                         \
-    extern "C" __attribute__((used)) void __ubsan_handle_##handler##_abort(emulated::SourceLocation* at, size_t) {     \
-        emulated_self->runtime->trap(emulated_self, reason, (int)at->line);                                            \
+#define EMULATED_CHECK_FAILED(handler, reason)                                                                     \
+    extern "C" __attribute__((used)) void __ubsan_handle_##handler##_abort(emulated::SourceLocation* at, size_t) { \
+        emulated_self->runtime->trap(emulated_self, reason, (int)at->line);                                        \
     }
 EMULATED_CHECK_FAILED(type_mismatch_v1, "an address is not aligned as its type must be")
 EMULATED_CHECK_FAILED(out_of_bounds, "an index lies outside its array")

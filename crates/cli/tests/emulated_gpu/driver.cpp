@@ -1,6 +1,6 @@
 // libcuda: the driver's interface, as far as the project uses it and a little further. Here the device, its context,
-// streams, events and errors; driver_memory.cpp and driver_launch.cpp have the rest. Work is done in the calling thread, in
-// the order of the calls, whatever the stream; what a GPU would refuse is refused.
+// streams, events and errors; driver_memory.cpp and driver_launch.cpp have the rest. Work is done in the calling
+// thread, in the order of the calls, whatever the stream; what a GPU would refuse is refused.
 #include "driver.h"
 
 #include <atomic>
@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <vector>
 
 #include "memory.h"
 #include "queue.h"
@@ -57,6 +58,48 @@ Handles<Event>& events = *new Handles<Event>;
 // 0, 1 and 2 name the default streams.
 bool is_stream(const void* stream) { return reinterpret_cast<std::uintptr_t>(stream) <= 2 || streams.has(stream); }
 
+struct Attribute {
+    int number, value;
+};
+
+// CUdevice_attribute; what is not here is 0.
+const std::vector<Attribute>& attributes() {
+    static const std::vector<Attribute> all = {
+        {1, 1024},                       // MAX_THREADS_PER_BLOCK
+        {2, 1024},                       // MAX_BLOCK_DIM_X
+        {3, 1024},                       // MAX_BLOCK_DIM_Y
+        {4, 64},                         // MAX_BLOCK_DIM_Z
+        {5, 0x7FFFFFFF},                 // MAX_GRID_DIM_X
+        {6, 65535},                      // MAX_GRID_DIM_Y
+        {7, 65535},                      // MAX_GRID_DIM_Z
+        {8, SHARED_WITHOUT_ASKING},      // MAX_SHARED_MEMORY_PER_BLOCK
+        {9, 64 << 10},                   // TOTAL_CONSTANT_MEMORY
+        {10, 32},                        // WARP_SIZE
+        {12, 65536},                     // MAX_REGISTERS_PER_BLOCK
+        {13, 1000000},                   // CLOCK_RATE in kHz
+        {14, 512},                       // TEXTURE_ALIGNMENT
+        {15, 1},                         // GPU_OVERLAP
+        {16, 4},                         // MULTIPROCESSOR_COUNT
+        {19, 1},                         // CAN_MAP_HOST_MEMORY
+        {31, 1},                         // CONCURRENT_KERNELS
+        {36, 1000000},                   // MEMORY_CLOCK_RATE in kHz
+        {37, 128},                       // GLOBAL_MEMORY_BUS_WIDTH in bits
+        {38, 4 << 20},                   // L2_CACHE_SIZE
+        {39, 2048},                      // MAX_THREADS_PER_MULTIPROCESSOR
+        {40, 2},                         // ASYNC_ENGINE_COUNT
+        {41, 1},                         // UNIFIED_ADDRESSING
+        {75, capability() / 10},         // COMPUTE_CAPABILITY_MAJOR
+        {76, capability() % 10},         // COMPUTE_CAPABILITY_MINOR
+        {78, 1},                         // STREAM_PRIORITIES_SUPPORTED
+        {81, shared_of_block() + 1024},  // MAX_SHARED_MEMORY_PER_MULTIPROCESSOR
+        {82, 65536},                     // MAX_REGISTERS_PER_MULTIPROCESSOR
+        {97, shared_of_block()},         // MAX_SHARED_MEMORY_PER_BLOCK_OPTIN
+        {106, 32},                       // MAX_BLOCKS_PER_MULTIPROCESSOR
+        {111, 1024},                     // RESERVED_SHARED_MEMORY_PER_BLOCK
+    };
+    return all;
+}
+
 bool device_ok(int device) { return initialized && device == 0; }
 
 }  // namespace
@@ -71,14 +114,11 @@ int capability() {
     return value;
 }
 
-// Shared memory in bytes: of a block at most, and of a multiprocessor.
 int shared_of_block() {
-    switch (capability()) {
-        case 75: return 64 << 10;
-        case 80: case 87: return 163 << 10;
-        case 86: case 89: case 120: return 99 << 10;
-        default: return 227 << 10;
-    }
+    int version = capability();
+    if (version == 80 || version == 87) return 163 << 10;
+    if (version == 86 || version == 89 || version == 120) return 99 << 10;
+    return version < 80 ? 64 << 10 : 227 << 10;
 }
 
 Result in_context() {
@@ -149,36 +189,13 @@ API int cuDeviceTotalMem_v2(std::size_t* bytes, int device) {
 
 API int cuDeviceGetAttribute(int* value, int attribute, int device) {
     if (!device_ok(device)) return INVALID_DEVICE;
-    switch (attribute) {
-        case 1: *value = 1024; break;                          // MAX_THREADS_PER_BLOCK
-        case 2: case 3: *value = 1024; break;                  // MAX_BLOCK_DIM_X, Y
-        case 4: *value = 64; break;                            // MAX_BLOCK_DIM_Z
-        case 5: *value = 0x7FFFFFFF; break;                    // MAX_GRID_DIM_X
-        case 6: case 7: *value = 65535; break;                 // MAX_GRID_DIM_Y, Z
-        case 8: *value = SHARED_WITHOUT_ASKING; break;         // MAX_SHARED_MEMORY_PER_BLOCK
-        case 9: *value = 64 << 10; break;                      // TOTAL_CONSTANT_MEMORY
-        case 10: *value = 32; break;                           // WARP_SIZE
-        case 12: case 82: *value = 65536; break;               // MAX_REGISTERS_PER_BLOCK, PER_MULTIPROCESSOR
-        case 13: *value = 1000000; break;                      // CLOCK_RATE in kHz
-        case 14: *value = 512; break;                          // TEXTURE_ALIGNMENT
-        case 15: case 19: case 31: case 41: *value = 1; break; // overlap, mapped host memory, concurrency, unified addresses
-        case 16: *value = 4; break;                            // MULTIPROCESSOR_COUNT
-        case 36: *value = 1000000; break;                      // MEMORY_CLOCK_RATE in kHz
-        case 37: *value = 128; break;                          // GLOBAL_MEMORY_BUS_WIDTH in bits
-        case 38: *value = 4 << 20; break;                      // L2_CACHE_SIZE
-        case 39: *value = 2048; break;                         // MAX_THREADS_PER_MULTIPROCESSOR
-        case 40: *value = 2; break;                            // ASYNC_ENGINE_COUNT
-        case 75: *value = capability() / 10; break;            // COMPUTE_CAPABILITY_MAJOR
-        case 76: *value = capability() % 10; break;            // COMPUTE_CAPABILITY_MINOR
-        case 78: *value = 1; break;                            // STREAM_PRIORITIES_SUPPORTED
-        case 81: *value = shared_of_block() + 1024; break;     // MAX_SHARED_MEMORY_PER_MULTIPROCESSOR
-        case 97: *value = shared_of_block(); break;            // MAX_SHARED_MEMORY_PER_BLOCK_OPTIN
-        case 106: *value = 32; break;                          // MAX_BLOCKS_PER_MULTIPROCESSOR
-        case 111: *value = 1024; break;                        // RESERVED_SHARED_MEMORY_PER_BLOCK
-        default:
-            if (attribute < 1 || attribute > 150) return INVALID_VALUE;
-            *value = 0;
+    for (const Attribute& one : attributes()) {
+        if (one.number != attribute) continue;
+        *value = one.value;
+        return SUCCESS;
     }
+    if (attribute < 1 || attribute > 150) return INVALID_VALUE;
+    *value = 0;
     return SUCCESS;
 }
 

@@ -37,7 +37,8 @@ API int cuModuleLoadData(void** module, const void* image) {
     if (Result result = in_context()) return result;
     Module* loaded = load_module(image);
     if (!loaded) return INVALID_IMAGE;
-    for (auto& [name, function] : loaded->functions) function.max_dynamic = SHARED_WITHOUT_ASKING - function.static_shared;
+    for (auto& [name, function] : loaded->functions)
+        function.max_dynamic = SHARED_WITHOUT_ASKING - function.static_shared;
     *module = modules.add(loaded);
     return SUCCESS;
 }
@@ -61,8 +62,9 @@ API int cuModuleGetFunction(void** function, void* module, const char* name) {
 
 API int cuFuncSetAttribute(void* handle, int attribute, int value) {
     Function& function = *static_cast<Function*>(handle);
-    if (attribute == 9) return value >= -1 && value <= 100 ? SUCCESS : INVALID_VALUE;  // a hint: the carveout in percent
-    if (attribute != 8) return INVALID_VALUE;  // MAX_DYNAMIC_SHARED_SIZE_BYTES
+    if (attribute == 9)
+        return value >= -1 && value <= 100 ? SUCCESS : INVALID_VALUE;  // a hint: the carveout in percent
+    if (attribute != 8) return INVALID_VALUE;                          // MAX_DYNAMIC_SHARED_SIZE_BYTES
     if (value < 0 || value > shared_of_block() - function.static_shared) {
         std::fprintf(stderr, "emulated GPU: %s cannot have %d bytes of dynamic beside %d of static shared memory\n",
                      function.kernel->name, value, function.static_shared);
@@ -78,7 +80,8 @@ API int cuFuncGetAttribute(int* value, int attribute, void* handle) {
         case 0: *value = function.kernel->max_threads; break;
         case 1: *value = function.static_shared; break;
         case 4: *value = 32; break;  // NUM_REGS, a plausible number
-        case 5: case 6: *value = capability(); break;
+        case 5:
+        case 6: *value = capability(); break;
         case 8: *value = function.max_dynamic; break;
         case 9: *value = -1; break;
         default: *value = 0;
@@ -105,7 +108,8 @@ API int cuLaunchKernel(void* handle, unsigned grid_x, unsigned grid_y, unsigned 
         return refuse("impossible block");
     }
     if (1ULL * block_x * block_y * block_z > function.kernel->max_threads) return refuse("too many threads");
-    if (static_cast<int>(dynamic_shared) < 0 || static_cast<int>(dynamic_shared) > function.max_dynamic) return refuse("more shared memory than was asked for");
+    if (static_cast<int>(dynamic_shared) < 0 || static_cast<int>(dynamic_shared) > function.max_dynamic)
+        return refuse("more shared memory than was asked for");
     if (checking()) {
         for (unsigned i = 0; i < 64; ++i) {
             if (!(function.kernel->pointers >> i & 1)) continue;
@@ -116,9 +120,9 @@ API int cuLaunchKernel(void* handle, unsigned grid_x, unsigned grid_y, unsigned 
             }
         }
     }
-    Launch launch = {function.kernel->name, function.kernel->launch, arguments, Dim{grid_x, grid_y, grid_z},
-                               Dim{block_x, block_y, block_z}, dynamic_shared, function.module->tls_module,
-                               function.module->static_shared};
+    Launch launch = {function.kernel->name,       function.kernel->launch,        arguments,
+                     Dim{grid_x, grid_y, grid_z}, Dim{block_x, block_y, block_z}, dynamic_shared,
+                     function.module->tls_module, function.module->static_shared};
     if (!delaying()) {
         do_launch(launch);
         return SUCCESS;

@@ -46,7 +46,8 @@ void pack(float* to, std::ptrdiff_t width, const Matrix& from, std::ptrdiff_t of
                 }
             } else {
                 for (std::ptrdiff_t i = 0; i < some; ++i) {
-                    for (std::ptrdiff_t k = 0; k < steps; ++k) to[k * width + i] = element(begin + i * across + k * along);
+                    for (std::ptrdiff_t k = 0; k < steps; ++k)
+                        to[k * width + i] = element(begin + i * across + k * along);
                 }
             }
         };
@@ -63,27 +64,49 @@ void pack(float* to, std::ptrdiff_t width, const Matrix& from, std::ptrdiff_t of
     }
 }
 
-// sums[column][row] += a panel of A times a panel of B. Compiled for several processors.
-__attribute__((target_clones("default", "arch=haswell"))) void multiply_panels(float* sums, std::ptrdiff_t column_step,
-                                                                                const float* a, const float* b,
-                                                                                std::ptrdiff_t steps) {
+// sums[column][row] += a panel of A times a panel of B. The loops over columns are unrolled, so that the sums stay in
+// registers.
+__attribute__((always_inline)) inline void multiply_panels_inline(float* sums, std::ptrdiff_t column_step,
+                                                                  const float* a, const float* b,
+                                                                  std::ptrdiff_t steps) {
     Eight low[COLUMNS], high[COLUMNS];
+#pragma GCC unroll 6
     for (int j = 0; j < COLUMNS; ++j) {
         low[j] = *reinterpret_cast<const Eight*>(sums + j * column_step);
         high[j] = *reinterpret_cast<const Eight*>(sums + j * column_step + 8);
     }
     for (std::ptrdiff_t k = 0; k < steps; ++k) {
-        Eight a_low = *reinterpret_cast<const Eight*>(a + k * ROWS), a_high = *reinterpret_cast<const Eight*>(a + k * ROWS + 8);
+        Eight a_low = *reinterpret_cast<const Eight*>(a + k * ROWS),
+              a_high = *reinterpret_cast<const Eight*>(a + k * ROWS + 8);
 #pragma GCC unroll 6
         for (int j = 0; j < COLUMNS; ++j) {
-            low[j] += a_low * b[k * COLUMNS + j];
-            high[j] += a_high * b[k * COLUMNS + j];
+            float factor = b[k * COLUMNS + j];
+            low[j] += a_low * factor;
+            high[j] += a_high * factor;
         }
     }
+#pragma GCC unroll 6
     for (int j = 0; j < COLUMNS; ++j) {
         *reinterpret_cast<Eight*>(sums + j * column_step) = low[j];
         *reinterpret_cast<Eight*>(sums + j * column_step + 8) = high[j];
     }
+}
+
+using Panels = void (*)(float*, std::ptrdiff_t, const float*, const float*, std::ptrdiff_t);
+
+void multiply_panels_anywhere(float* sums, std::ptrdiff_t column_step, const float* a, const float* b,
+                              std::ptrdiff_t steps) {
+    multiply_panels_inline(sums, column_step, a, b, steps);
+}
+
+__attribute__((target("avx2,fma"))) void multiply_panels_avx2(float* sums, std::ptrdiff_t column_step, const float* a,
+                                                              const float* b, std::ptrdiff_t steps) {
+    multiply_panels_inline(sums, column_step, a, b, steps);
+}
+
+Panels panels_here() {
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? multiply_panels_avx2
+                                                                           : multiply_panels_anywhere;
 }
 
 std::ptrdiff_t round_up(std::ptrdiff_t n, std::ptrdiff_t step) { return (n + step - 1) / step * step; }
@@ -96,6 +119,7 @@ void multiply_tile(const Product& p, std::ptrdiff_t batch, std::ptrdiff_t first_
                    Buffers& buffers) {
     std::ptrdiff_t rows = std::min(TILE_M, p.m - first_row), columns = std::min(TILE_N, p.n - first_column);
     std::ptrdiff_t padded_rows = round_up(rows, ROWS), padded_columns = round_up(columns, COLUMNS);
+    static const Panels multiply_panels = panels_here();
     buffers.a.resize(padded_rows * TILE_K);
     buffers.b.resize(padded_columns * TILE_K);
     buffers.sums.assign(padded_rows * padded_columns, 0.0f);

@@ -81,7 +81,8 @@ std::vector<Definition> find_kernels(const std::string& preprocessed) {
 
         bool c_name = false;
         for (bool braces : c_linkage) c_name = c_name || braces;
-        for (std::size_t j = declaration; j + 1 < i; ++j) c_name = c_name || (tokens[j] == "extern" && tokens[j + 1] == "\"C\"");
+        for (std::size_t j = declaration; j + 1 < i; ++j)
+            c_name = c_name || (tokens[j] == "extern" && tokens[j + 1] == "\"C\"");
         Definition kernel;
         std::size_t j = i + 1;
         // Attributes and the type; the name is the first other word with a parenthesis.
@@ -121,7 +122,8 @@ std::map<std::string, std::size_t> static_shared(const std::string& assembly, co
         }
         if (line.rfind("\t.size\t", 0) == 0) {
             std::size_t comma = line.find(',');
-            if (comma != std::string::npos) sizes[line.substr(7, comma - 7)] = std::strtoul(line.c_str() + comma + 1, nullptr, 10);
+            if (comma != std::string::npos)
+                sizes[line.substr(7, comma - 7)] = std::strtoul(line.c_str() + comma + 1, nullptr, 10);
             continue;
         }
         // Only instructions: other directives may already be about the next function.
@@ -159,12 +161,13 @@ std::map<std::string, std::size_t> static_shared(const std::string& assembly, co
 }
 
 std::string table(const std::vector<Definition>& kernels) {
-    std::string text = "\n# 1 \"the table of kernels\"\n"
-                       "extern \"C\" __attribute__((visibility(\"default\"), used)) const emulated::Kernel emulated_kernels[] = {\n";
+    std::string text =
+        "\n# 1 \"the table of kernels\"\n"
+        "extern \"C\" __attribute__((visibility(\"default\"), used)) const emulated::Kernel emulated_kernels[] = {\n";
     for (const Definition& kernel : kernels) {
         std::string launcher = "emulated::Launcher<&" + kernel.name + ">";
-        text += "{\"" + kernel.name + "\", &" + launcher + "::launch, emulated::bound(" + kernel.bounds + "), " + launcher +
-                "::POINTERS, " + launcher + "::SIZES},\n";
+        text += "{\"" + kernel.name + "\", &" + launcher + "::launch, emulated::bound(" + kernel.bounds + "), " +
+                launcher + "::POINTERS, " + launcher + "::SIZES},\n";
     }
     return text + "{nullptr, nullptr, 0, 0, nullptr}};\n";
 }

@@ -16,8 +16,8 @@ struct Definition {
 std::vector<Definition> find_kernels(const std::string& preprocessed);
 std::string table(const std::vector<Definition>& kernels);
 
-// Bytes of static shared memory, which is to say thread-local storage, that each kernel uses by itself or through what it
-// calls, from the assembly that g++ made.
+// Bytes of static shared memory, which is to say thread-local storage, that each kernel uses by itself or through what
+// it calls, from the assembly that g++ made.
 std::map<std::string, std::size_t> static_shared(const std::string& assembly, const std::vector<Definition>& kernels);
 
 }  // namespace emulated

@@ -34,9 +34,13 @@ void load(const MatrixRequest* const lanes[32], bool transposed) {
     }
 }
 
-// Compiled for several processors, the one at hand is chosen when the library is loaded.
-__attribute__((target_clones("default", "arch=haswell"))) void multiply(const MatrixRequest* const lanes[32]) {
-    float a[16][16], b[16][8], d[16][8];
+namespace {
+
+typedef float Eight __attribute__((vector_size(32), aligned(32)));
+
+__attribute__((always_inline)) inline void multiply_inline(const MatrixRequest* const lanes[32]) {
+    float a[16][16];
+    alignas(32) float b[16][8], d[16][8];
     for (int lane = 0; lane < 32; ++lane) {
         int group = lane / 4, pair = lane % 4 * 2;
         const MatrixRequest& request = *lanes[lane];
@@ -51,17 +55,37 @@ __attribute__((target_clones("default", "arch=haswell"))) void multiply(const Ma
         }
         for (int i = 0; i < 4; ++i) d[group + i / 2 * 8][pair + i % 2] = request.d[i];
     }
-    for (int row = 0; row < 16; ++row) {
-        float sums[8];
-        for (int n = 0; n < 8; ++n) sums[n] = d[row][n];
+    // Four rows at a time, since each sum waits for the one before.
+    for (int row = 0; row < 16; row += 4) {
+        Eight sums[4];
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i) sums[i] = *reinterpret_cast<const Eight*>(d[row + i]);
         for (int k = 0; k < 16; ++k) {
-            for (int n = 0; n < 8; ++n) sums[n] += a[row][k] * b[k][n];
+            Eight b_row = *reinterpret_cast<const Eight*>(b[k]);
+#pragma GCC unroll 4
+            for (int i = 0; i < 4; ++i) sums[i] += a[row + i][k] * b_row;
         }
-        for (int n = 0; n < 8; ++n) d[row][n] = sums[n];
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i) *reinterpret_cast<Eight*>(d[row + i]) = sums[i];
     }
     for (int lane = 0; lane < 32; ++lane) {
         int group = lane / 4, pair = lane % 4 * 2;
         for (int i = 0; i < 4; ++i) lanes[lane]->d[i] = d[group + i / 2 * 8][pair + i % 2];
+    }
+}
+
+void multiply_anywhere(const MatrixRequest* const lanes[32]) { multiply_inline(lanes); }
+
+__attribute__((target("avx2,fma"))) void multiply_avx2(const MatrixRequest* const lanes[32]) { multiply_inline(lanes); }
+
+}  // namespace
+
+void multiply(const MatrixRequest* const lanes[32]) {
+    static const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    if (avx2) {
+        multiply_avx2(lanes);
+    } else {
+        multiply_anywhere(lanes);
     }
 }
 

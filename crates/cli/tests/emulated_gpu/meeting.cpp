@@ -21,8 +21,10 @@ unsigned Worker::barrier(Fiber* self, bool predicate, unsigned* threads, int lin
         barrier_line = line;
         barrier_predicates = 0;
     } else if (barrier_line != line) {
-        fail(self, "threads of a block meet in different __syncthreads: in line " + std::to_string(barrier_line) +
-                       " and in line " + std::to_string(line), line);
+        fail(self,
+             "threads of a block meet in different __syncthreads: in line " + std::to_string(barrier_line) +
+                 " and in line " + std::to_string(line),
+             line);
     }
     barrier_predicates += predicate;
     self->state = State::barrier;
@@ -72,9 +74,10 @@ bool Worker::complete(Fiber* self, unsigned mask, Operation operation) {
     }
     for (unsigned lane = 0; lane < 32; ++lane) {
         if (!(participants >> lane & 1) || lanes[lane].operation == operation) continue;
-        fail(&lanes[lane], std::string("lanes of a warp wait for each other in different operations: ") +
-                               OPERATIONS[int(operation)] + " in line " + std::to_string(self->line) + " and " +
-                               OPERATIONS[int(lanes[lane].operation)], lanes[lane].line);
+        fail(&lanes[lane],
+             std::string("lanes of a warp wait for each other in different operations: ") + OPERATIONS[int(operation)] +
+                 " in line " + std::to_string(self->line) + " and " + OPERATIONS[int(lanes[lane].operation)],
+             lanes[lane].line);
     }
     if (operation >= Operation::load_matrices && participants != ~0u) {
         fail(self, std::string(OPERATIONS[int(operation)]) + " in a warp that is not whole", self->line);
@@ -94,8 +97,7 @@ void Worker::deliver(Fiber* lanes, unsigned participants, Operation operation) {
     const MatrixRequest* requests[32];
     unsigned long long votes = 0;
     switch (operation) {
-        case Operation::sync:
-            break;
+        case Operation::sync: break;
         case Operation::shuffle:
             for (unsigned lane = 0; lane < 32; ++lane) {
                 if (!(participants >> lane & 1)) continue;

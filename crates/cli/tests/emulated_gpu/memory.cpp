@@ -14,9 +14,9 @@
 namespace emulated {
 namespace {
 
-// An allocation has pages of its own, between pages that nothing may touch. In front of it are at least GUARD bytes of a
-// pattern, which is NaN as f32 and as bf16 but not what fresh memory holds. Behind it are as many; if accesses are to be
-// checked, only what is left of a multiple of ALIGNMENT, so that the processor stops whoever goes further.
+// An allocation has pages of its own, between pages that nothing may touch. In front of it are at least GUARD bytes of
+// a pattern, which is NaN as f32 and as bf16 but not what fresh memory holds. Behind it are as many; if accesses are to
+// be checked, only what is left of a multiple of ALIGNMENT, so that the processor stops whoever goes further.
 constexpr std::size_t GUARD = 256, ALIGNMENT = 256, PAGE = 4096, UNTOUCHABLE = 64 << 10;
 constexpr std::uint16_t GUARD_PATTERN = 0xFFF7;
 constexpr unsigned char UNWRITTEN = 0xFF;
@@ -70,9 +70,10 @@ void check(std::uintptr_t address, const Allocation& allocation, const char* aft
     std::uintptr_t before_it = damage(address - GUARD, address), behind_it = damage(end, allocation.guard_end());
     if (before_it == address && behind_it == allocation.guard_end()) return;
     bool front = before_it != address;
-    std::fprintf(stderr, "emulated GPU: after %s: something was written %zu bytes %s allocation %llu of %zu bytes at %p\n",
-                 after, front ? address - before_it : behind_it - end, front ? "in front of" : "behind", allocation.serial,
-                 allocation.bytes, reinterpret_cast<void*>(address));
+    std::fprintf(stderr,
+                 "emulated GPU: after %s: something was written %zu bytes %s allocation %llu of %zu bytes at %p\n",
+                 after, front ? address - before_it : behind_it - end, front ? "in front of" : "behind",
+                 allocation.serial, allocation.bytes, reinterpret_cast<void*>(address));
     std::abort();
 }
 

@@ -1,4 +1,5 @@
-// libcublasLt: matrix products. What this does not compute exactly as cuBLASLt documents it, it refuses as not supported.
+// libcublasLt: matrix products. What this does not compute exactly as cuBLASLt documents it, it refuses as not
+// supported.
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -66,7 +67,8 @@ struct HeuristicResult {
 };
 
 Status refuse(Status status, const char* why) {
-    std::fprintf(stderr, "emulated cuBLASLt: %s: %s\n", status == NOT_SUPPORTED ? "not supported" : "invalid value", why);
+    std::fprintf(stderr, "emulated cuBLASLt: %s: %s\n", status == NOT_SUPPORTED ? "not supported" : "invalid value",
+                 why);
     return status;
 }
 
@@ -88,7 +90,8 @@ Status check(const Description& what, const Layout& a, const Layout& b, const La
     for (const Layout* layout : {&a, &b, &c, &d}) {
         if (!type_of(layout->type, type)) return refuse(NOT_SUPPORTED, "a type other than f32 and bf16");
         if (layout->order != 0) return refuse(NOT_SUPPORTED, "an order other than by columns");
-        if (layout->ld < static_cast<std::int64_t>(layout->rows)) return refuse(INVALID_VALUE, "a leading dimension below the rows");
+        if (layout->ld < static_cast<std::int64_t>(layout->rows))
+            return refuse(INVALID_VALUE, "a leading dimension below the rows");
         if (layout->batches != d.batches) return refuse(INVALID_VALUE, "different numbers of batches");
         if (layout->plane_offset != 0) return refuse(NOT_SUPPORTED, "complex planes");
     }
@@ -114,16 +117,13 @@ Status check(const Description& what, const Layout& a, const Layout& b, const La
     }
     if (m == 0 || n == 0 || k == 0) return refuse(INVALID_VALUE, "an empty matrix");
     switch (what.epilogue) {
-        case EPILOGUE_DEFAULT:
-            return SUCCESS;
-        case EPILOGUE_BIAS:
-            break;
+        case EPILOGUE_DEFAULT: return SUCCESS;
+        case EPILOGUE_BIAS: break;
         case EPILOGUE_BGRADA:
         case EPILOGUE_BGRADB:
             if (d.batches != 1) return refuse(NOT_SUPPORTED, "a gradient of the bias with batches");
             break;
-        default:
-            return refuse(NOT_SUPPORTED, "this epilogue");
+        default: return refuse(NOT_SUPPORTED, "this epilogue");
     }
     if (what.bias_type != -1 && !type_of(what.bias_type, type)) return refuse(NOT_SUPPORTED, "this type of bias");
     return SUCCESS;
@@ -141,7 +141,8 @@ Matrix matrix(const void* values, const Layout& layout, bool transposed) {
 
 void need_on_device(const char* name, const void* values, std::size_t bytes) {
     if (emulated_on_device(values, bytes)) return;
-    std::fprintf(stderr, "emulated cuBLASLt: %s of %zu bytes at %p is not, or not wholly, in one allocation of the device\n",
+    std::fprintf(stderr,
+                 "emulated cuBLASLt: %s of %zu bytes at %p is not, or not wholly, in one allocation of the device\n",
                  name, bytes, values);
     std::abort();
 }
@@ -153,7 +154,8 @@ void need_on_device(const char* name, const void* values, const Layout& layout) 
     need_on_device(name, values, elements * emulated::bytes_of(type));
 }
 
-// cublasLtEpilogue_t: BGRADA sums op(A) over k, a value for each row of D; BGRADB sums op(B) over k, one for each column.
+// cublasLtEpilogue_t: BGRADA sums op(A) over k, a value for each row of D; BGRADB sums op(B) over k, one for each
+// column.
 void sum_over_k(const Description& what, const emulated::Product& p, Type type) {
     bool of_a = what.epilogue == EPILOGUE_BGRADA;
     const Matrix& from = of_a ? p.a : p.b;
@@ -214,7 +216,8 @@ API int cublasLtMatmulDescSetAttribute(Description* what, int attribute, const v
     }
 }
 
-API int cublasLtMatrixLayoutCreate(Layout** layout, int type, std::uint64_t rows, std::uint64_t columns, std::int64_t ld) {
+API int cublasLtMatrixLayoutCreate(Layout** layout, int type, std::uint64_t rows, std::uint64_t columns,
+                                   std::int64_t ld) {
     *layout = new Layout;
     (*layout)->type = type;
     (*layout)->rows = rows;
@@ -253,7 +256,8 @@ API int cublasLtMatmulPreferenceDestroy(Preference* preference) {
     return SUCCESS;
 }
 
-API int cublasLtMatmulPreferenceSetAttribute(Preference* preference, int attribute, const void* value, std::size_t bytes) {
+API int cublasLtMatmulPreferenceSetAttribute(Preference* preference, int attribute, const void* value,
+                                             std::size_t bytes) {
     if (!preference || !value) return INVALID_VALUE;
     switch (attribute) {
         case 0: return store(preference->search_mode, value, bytes);
@@ -296,19 +300,22 @@ API int cublasLtMatmul(void* handle, const Description* what, const float* alpha
                        void* d, const Layout* d_layout, const Algorithm* algorithm, void* workspace,
                        std::size_t workspace_bytes, void*) {
     if (!handle) return NOT_INITIALIZED;
-    if (!what || !alpha || !beta || !a || !b || !d || !a_layout || !b_layout || !c_layout || !d_layout) return INVALID_VALUE;
+    if (!what || !alpha || !beta || !a || !b || !d || !a_layout || !b_layout || !c_layout || !d_layout)
+        return INVALID_VALUE;
     if (*beta != 0 && !c) return INVALID_VALUE;
     if (Status status = check(*what, *a_layout, *b_layout, *c_layout, *d_layout)) return status;
     if (c == d && (c_layout->ld != d_layout->ld || c_layout->batch_step != d_layout->batch_step)) {
         return refuse(INVALID_VALUE, "C and D at the same place in different layouts");
     }
     if (algorithm) {
-        if (std::memcmp(algorithm->magic, ALGORITHM, sizeof ALGORITHM) != 0) return refuse(INVALID_VALUE, "an unknown algorithm");
+        if (std::memcmp(algorithm->magic, ALGORITHM, sizeof ALGORITHM) != 0)
+            return refuse(INVALID_VALUE, "an unknown algorithm");
         if (!aligned(a, algorithm->alignment_a) || !aligned(b, algorithm->alignment_b) ||
             (*beta != 0 && !aligned(c, algorithm->alignment_c)) || !aligned(d, algorithm->alignment_d)) {
             return refuse(NOT_SUPPORTED, "a pointer less aligned than the heuristic was told (256 bytes if nothing)");
         }
-        if (algorithm->workspace > workspace_bytes || (algorithm->workspace && (!workspace || !aligned(workspace, 16)))) {
+        if (algorithm->workspace > workspace_bytes ||
+            (algorithm->workspace && (!workspace || !aligned(workspace, 16)))) {
             return refuse(INVALID_VALUE, "less workspace than the algorithm needs, or not aligned");
         }
         if (algorithm->workspace) need_on_device("the workspace", workspace, workspace_bytes);
@@ -336,7 +343,8 @@ API int cublasLtMatmul(void* handle, const Description* what, const float* alpha
     if (what->epilogue != EPILOGUE_DEFAULT) {
         if (!what->bias) return refuse(INVALID_VALUE, "an epilogue with a bias, but no pointer");
         std::size_t length = what->epilogue == EPILOGUE_BGRADB ? p.n : p.m;
-        need_on_device("the bias", what->bias, (length + (p.batches - 1) * p.bias_step) * emulated::bytes_of(p.bias_type));
+        need_on_device("the bias", what->bias,
+                       (length + (p.batches - 1) * p.bias_step) * emulated::bytes_of(p.bias_type));
     }
     std::size_t workspace_used = algorithm ? algorithm->workspace : 0;
     emulated_enqueue([p, workspace, workspace_used, what = *what] {

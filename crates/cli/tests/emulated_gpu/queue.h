@@ -1,5 +1,5 @@
-// Work of streams: done at once, or, with EMULATED_GPU_DELAY=1, as late as the interface allows, which shows host memory
-// that is changed or read too early.
+// Work of streams: done at once, or, with EMULATED_GPU_DELAY=1, as late as the interface allows, which shows host
+// memory that is changed or read too early.
 #pragma once
 #include <functional>
 

@@ -36,7 +36,8 @@ unsigned active_mask(Thread* self) { return ~fiber(self)->worker->exited_lanes(f
 
 void load_matrices(Thread* self, unsigned* registers, const void* row, bool transposed, int line) {
     Fiber* f = fiber(self);
-    if (reinterpret_cast<std::size_t>(row) % 16 != 0) f->worker->fail(f, "ldmatrix of a row that is not 16-byte aligned", line);
+    if (reinterpret_cast<std::size_t>(row) % 16 != 0)
+        f->worker->fail(f, "ldmatrix of a row that is not 16-byte aligned", line);
     f->matrices = MatrixRequest{registers, row, nullptr, nullptr, nullptr};
     f->worker->collective(f, transposed ? Operation::load_transposed : Operation::load_matrices, ~0u, line);
 }
@@ -63,7 +64,8 @@ void wait_copies(Thread* self, unsigned groups_left) {
     Fiber* f = fiber(self);
     if (f->groups < groups_left) return;
     unsigned done = f->groups - groups_left;
-    auto later = std::find_if(f->copies.begin(), f->copies.end(), [done](const Copy& copy) { return copy.group >= done; });
+    auto later =
+        std::find_if(f->copies.begin(), f->copies.end(), [done](const Copy& copy) { return copy.group >= done; });
     for (auto copy = f->copies.begin(); copy != later; ++copy) {
         if (copy->valid) {
             std::memcpy(copy->shared, copy->global, 16);

@@ -23,7 +23,8 @@ void stopped(int signal, siginfo_t* info, void* context) {
         } else {
             char where[100];
             describe(info->si_addr, where, sizeof where);
-            std::snprintf(reason, sizeof reason, "an access %s, which is no memory, or is not aligned as its type", where);
+            std::snprintf(reason, sizeof reason, "an access %s, which is no memory, or is not aligned as its type",
+                          where);
         }
         executing->fail(executing->running, reason, 0);
     }

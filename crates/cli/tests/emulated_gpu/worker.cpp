@@ -153,10 +153,12 @@ void Worker::run_block(Dim block, void* shared, void* static_shared) {
     running = nullptr;
 
     auto damaged = [](const char* guard) {
-        return std::any_of(guard, guard + GUARD, [](char byte) { return static_cast<unsigned char>(byte) != GUARD_BYTE; });
+        return std::any_of(guard, guard + GUARD,
+                           [](char byte) { return static_cast<unsigned char>(byte) != GUARD_BYTE; });
     };
     if (damaged(end) || damaged(static_cast<char*>(shared) - GUARD)) {
-        fail(&fibers[0], "wrote beside its " + std::to_string(launch->dynamic_shared) + " bytes of dynamic shared memory", 0);
+        fail(&fibers[0],
+             "wrote beside its " + std::to_string(launch->dynamic_shared) + " bytes of dynamic shared memory", 0);
     }
 }
 
@@ -223,9 +225,10 @@ void Worker::exit(Fiber* self) {
 void Worker::fail(const Fiber* self, const char* reason, int line) {
     char text[2000], where[32] = "";
     if (line) std::snprintf(where, sizeof where, ", line %d", line);
-    int length = std::snprintf(text, sizeof text, "emulated GPU: kernel %s, block (%u, %u, %u), thread (%u, %u, %u)%s: %s\n",
-                               launch->name, self->block_index.x, self->block_index.y, self->block_index.z,
-                               self->thread_index.x, self->thread_index.y, self->thread_index.z, where, reason);
+    int length =
+        std::snprintf(text, sizeof text, "emulated GPU: kernel %s, block (%u, %u, %u), thread (%u, %u, %u)%s: %s\n",
+                      launch->name, self->block_index.x, self->block_index.y, self->block_index.z, self->thread_index.x,
+                      self->thread_index.y, self->thread_index.z, where, reason);
     [[maybe_unused]] auto written = write(2, text, std::min<std::size_t>(length, sizeof text - 1));
     std::abort();
 }

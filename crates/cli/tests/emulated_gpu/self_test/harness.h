@@ -56,17 +56,21 @@ struct Buffer {
     std::uint64_t address = 0;
     std::size_t count;
 
-    explicit Buffer(std::size_t n) : count(n) { must(call(driver, "cuMemAlloc_v2", &address, n * sizeof(T)), "cuMemAlloc"); }
+    explicit Buffer(std::size_t n) : count(n) {
+        must(call(driver, "cuMemAlloc_v2", &address, n * sizeof(T)), "cuMemAlloc");
+    }
     explicit Buffer(const std::vector<T>& values) : Buffer(values.size()) {
         must(call(driver, "cuMemcpyHtoDAsync_v2", address, static_cast<const void*>(values.data()), count * sizeof(T),
-                  static_cast<void*>(nullptr)), "cuMemcpyHtoDAsync");
+                  static_cast<void*>(nullptr)),
+             "cuMemcpyHtoDAsync");
     }
     Buffer(const Buffer&) = delete;
     ~Buffer() { must(call(driver, "cuMemFree_v2", address), "cuMemFree"); }
     std::vector<T> values() const {
         std::vector<T> result(count);
         must(call(driver, "cuMemcpyDtoHAsync_v2", static_cast<void*>(result.data()), address, count * sizeof(T),
-                  static_cast<void*>(nullptr)), "cuMemcpyDtoHAsync");
+                  static_cast<void*>(nullptr)),
+             "cuMemcpyDtoHAsync");
         return result;
     }
 };
@@ -80,8 +84,9 @@ struct Module {
         const char* names[] = {"common.cuh", "platform.cuh"};
         const char* options[] = {"--gpu-architecture=sm_90", "--std=c++17", "-DFROM_OPTIONS=3"};
         void* program = nullptr;
-        must(call(compiler, "nvrtcCreateProgram", &program, source, "test.cu", 2, static_cast<const char* const*>(headers),
-                  static_cast<const char* const*>(names)), "nvrtcCreateProgram");
+        must(call(compiler, "nvrtcCreateProgram", &program, source, "test.cu", 2,
+                  static_cast<const char* const*>(headers), static_cast<const char* const*>(names)),
+             "nvrtcCreateProgram");
         int result = call(compiler, "nvrtcCompileProgram", program, 3, static_cast<const char* const*>(options));
         std::size_t bytes = 0;
         call(compiler, "nvrtcGetProgramLogSize", program, &bytes);
@@ -132,7 +137,9 @@ inline std::vector<std::uint16_t> rounded(const std::vector<float>& values) {
     return result;
 }
 
-inline bool close(float a, float b, float tolerance = 1e-4f) { return std::fabs(a - b) <= tolerance * (1 + std::fabs(b)); }
+inline bool close(float a, float b, float tolerance = 1e-4f) {
+    return std::fabs(a - b) <= tolerance * (1 + std::fabs(b));
+}
 
 // kernels.cpp
 void basics();

@@ -34,23 +34,27 @@ void refusals() {
     std::uint64_t huge = 0;
     expect(call(driver, "cuMemAlloc_v2", &huge, std::size_t{1} << 40) == 2, "memory is limited");
     expect(call(driver, "cuMemcpyHtoDAsync_v2", to, static_cast<const void*>(&huge), std::size_t{4000},
-                static_cast<void*>(nullptr)) == 1, "a copy beyond an allocation is refused");
+                static_cast<void*>(nullptr)) == 1,
+           "a copy beyond an allocation is refused");
     void* missing;
-    expect(call(driver, "cuModuleGetFunction", &missing, module.handle, "missing") == 500, "a missing kernel is not found");
+    expect(call(driver, "cuModuleGetFunction", &missing, module.handle, "missing") == 500,
+           "a missing kernel is not found");
     void* stranger;
     expect(call(driver, "cuModuleLoadData", &stranger, static_cast<const void*>("something that is no image")) == 200,
            "other images are refused");
 
     void* program = nullptr;
-    must(call(compiler, "nvrtcCreateProgram", &program, "extern \"C\" __global__ void f() { undeclared(); }", "bad.cu", 0,
-              static_cast<const char* const*>(nullptr), static_cast<const char* const*>(nullptr)), "nvrtcCreateProgram");
+    must(call(compiler, "nvrtcCreateProgram", &program, "extern \"C\" __global__ void f() { undeclared(); }", "bad.cu",
+              0, static_cast<const char* const*>(nullptr), static_cast<const char* const*>(nullptr)),
+         "nvrtcCreateProgram");
     expect(call(compiler, "nvrtcCompileProgram", program, 0, static_cast<const char* const*>(nullptr)) == 6,
            "a wrong program is not compiled");
     std::size_t bytes = 0;
     call(compiler, "nvrtcGetProgramLogSize", program, &bytes);
     std::string log(bytes, 0);
     call(compiler, "nvrtcGetProgramLog", program, log.data());
-    expect(log.find("bad.cu:1") != std::string::npos && log.find("undeclared") != std::string::npos, "the log says where");
+    expect(log.find("bad.cu:1") != std::string::npos && log.find("undeclared") != std::string::npos,
+           "the log says where");
     call(compiler, "nvrtcDestroyProgram", &program);
 }
 
@@ -63,6 +67,7 @@ void events() {
     usleep(20000);
     must(call(driver, "cuEventRecord", end, stream), "cuEventRecord");
     must(call(driver, "cuStreamWaitEvent", stream, end, 0u), "cuStreamWaitEvent");
+    must(call(driver, "cuEventSynchronize", end), "cuEventSynchronize");
     float milliseconds = 0;
     must(call(driver, "cuEventElapsedTime", &milliseconds, start, end), "cuEventElapsedTime");
     expect(milliseconds >= 20 && milliseconds < 5000, "elapsed time");
@@ -93,7 +98,8 @@ void pitched_copies() {
     copy.target.type = 2;
     copy.target.device = device.address;
     copy.target.pitch = 32;
-    must(call(driver, "cuMemcpy2DAsync_v2", static_cast<const void*>(&copy), static_cast<void*>(nullptr)), "cuMemcpy2DAsync");
+    must(call(driver, "cuMemcpy2DAsync_v2", static_cast<const void*>(&copy), static_cast<void*>(nullptr)),
+         "cuMemcpy2DAsync");
     copy.source.type = 2;
     copy.source.device = device.address;
     copy.source.x = 8;
@@ -101,11 +107,13 @@ void pitched_copies() {
     copy.target.host = back.data();
     copy.target.pitch = 12;
     copy.width = 12;
-    must(call(driver, "cuMemcpy2DAsync_v2", static_cast<const void*>(&copy), static_cast<void*>(nullptr)), "cuMemcpy2DAsync");
+    must(call(driver, "cuMemcpy2DAsync_v2", static_cast<const void*>(&copy), static_cast<void*>(nullptr)),
+         "cuMemcpy2DAsync");
     for (int i = 0; i < 5; ++i) {
         for (int j = 0; j < 3; ++j) expect(back[i * 3 + j] == host[i * 8 + 2 + j], "cuMemcpy2DAsync");
     }
-    must(call(driver, "cuMemsetD32Async", device.address, 0x3F800000u, std::size_t{40}, static_cast<void*>(nullptr)), "cuMemsetD32Async");
+    must(call(driver, "cuMemsetD32Async", device.address, 0x3F800000u, std::size_t{40}, static_cast<void*>(nullptr)),
+         "cuMemsetD32Async");
     for (float value : device.values()) expect(value == 1.0f, "cuMemsetD32Async");
 }
 
@@ -118,11 +126,13 @@ void delays() {
     values[0] = 1;
     void* event;
     must(call(driver, "cuEventCreate", &event, 2u), "cuEventCreate");
-    call(driver, "cuMemcpyHtoDAsync_v2", device.address, static_cast<const void*>(pinned), std::size_t{4}, static_cast<void*>(nullptr));
+    call(driver, "cuMemcpyHtoDAsync_v2", device.address, static_cast<const void*>(pinned), std::size_t{4},
+         static_cast<void*>(nullptr));
     must(call(driver, "cuEventRecord", event, static_cast<void*>(nullptr)), "cuEventRecord");
     values[0] = 2;
     float pageable = 3;
-    call(driver, "cuMemcpyHtoDAsync_v2", device.address + 4, static_cast<const void*>(&pageable), std::size_t{4}, static_cast<void*>(nullptr));
+    call(driver, "cuMemcpyHtoDAsync_v2", device.address + 4, static_cast<const void*>(&pageable), std::size_t{4},
+         static_cast<void*>(nullptr));
     pageable = 4;
     expect(call(driver, "cuEventQuery", event) == 600, "an event that is queued is not ready");
     expect(call(driver, "cuEventQuery", event) == 0, "and then it is");

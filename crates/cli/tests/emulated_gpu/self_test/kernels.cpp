@@ -63,7 +63,8 @@ __global__ void reversed(const float* in, float* out, int n) {
     __syncthreads();
     atomicAdd(&count, 1);
     __syncthreads();
-    for (int i = threadIdx.x; i < 4 * n; i += blockDim.x) out[i] = values[4 * n - 1 - i] * (float)(count / (int)blockDim.x);
+    float one = count / (int)blockDim.x;
+    for (int i = threadIdx.x; i < 4 * n; i += blockDim.x) out[i] = values[4 * n - 1 - i] * one;
 }
 }
 
@@ -144,7 +145,8 @@ void basics() {
         Buffer<float> device_in(in), out(400);
         module.launch("reversed", 1, 64, 1600, device_in.address, out.address, 100);
         std::vector<float> got = out.values();
-        for (int i = 0; i < 400; ++i) expect(got[i] == in[399 - i], "dynamic shared memory, asynchronous copies, atomics");
+        for (int i = 0; i < 400; ++i)
+            expect(got[i] == in[399 - i], "dynamic shared memory, asynchronous copies, atomics");
     }
     {
         Buffer<unsigned> out(32);
@@ -193,7 +195,8 @@ namespace {
 const char* const MATRICES = R"(
 #include "platform.cuh"
 // C[16][8] = A[16][K] B[K][8], or B given as its transpose [8][K]. A warp; A and B in shared memory.
-extern "C" __global__ void multiply(const bf16* a, const bf16* b, const bf16* b_transposed, float* c, float* c_too, int k) {
+extern "C" __global__ void multiply(
+    const bf16* a, const bf16* b, const bf16* b_transposed, float* c, float* c_too, int k) {
     DYNAMIC_SHARED(bf16, shared);
     bf16 *a_rows = shared, *b_rows = a_rows + 16 * k, *b_columns = b_rows + 8 * k;
     int lane = threadIdx.x;
@@ -252,13 +255,15 @@ extern "C" __global__ void multiply_by_the_manual(const u16* a, const u16* b, fl
 void matrices() {
     Module module(MATRICES);
     constexpr int K = 64;
-    std::vector<std::uint16_t> a = rounded(random_values(16 * K, 4)), b = rounded(random_values(K * 8, 5)), b_transposed(8 * K);
+    std::vector<std::uint16_t> a = rounded(random_values(16 * K, 4)), b = rounded(random_values(K * 8, 5)),
+                               b_transposed(8 * K);
     for (int k = 0; k < K; ++k) {
         for (int n = 0; n < 8; ++n) b_transposed[n * K + k] = b[k * 8 + n];
     }
     Buffer<std::uint16_t> device_a(a), device_b(b), device_bt(b_transposed);
     Buffer<float> c(128), c_too(128);
-    module.launch("multiply", 1, 32, 64 * K, device_a.address, device_b.address, device_bt.address, c.address, c_too.address, K);
+    module.launch("multiply", 1, 32, 64 * K, device_a.address, device_b.address, device_bt.address, c.address,
+                  c_too.address, K);
     std::vector<float> got = c.values(), got_too = c_too.values();
     for (int m = 0; m < 16; ++m) {
         for (int n = 0; n < 8; ++n) {

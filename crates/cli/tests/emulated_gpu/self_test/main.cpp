@@ -74,8 +74,10 @@ int main(int count, char** arguments) {
         {"deep", "stack do not suffice"},
     };
     for (const auto& one : cases) {
-        std::string text = output_of("EMULATED_GPU_CHECK=1 " + std::string(arguments[0]) + " " + folder + " " + one.name);
-        expect(text.find(one.message) != std::string::npos, std::string(one.name) + " ends with a message, got: " + text);
+        std::string text =
+            output_of("EMULATED_GPU_CHECK=1 " + std::string(arguments[0]) + " " + folder + " " + one.name);
+        expect(text.find(one.message) != std::string::npos,
+               std::string(one.name) + " ends with a message, got: " + text);
     }
     std::string text = output_of("EMULATED_GPU_DELAY=1 " + std::string(arguments[0]) + " " + folder + " delays");
     expect(text.empty(), "delayed work: " + text);

@@ -79,7 +79,8 @@ void races() {
     bool seen = false;
     for (float value : out.values()) seen = seen || std::isnan(value);
     expect(seen, "a missing barrier shows as NaN");
-    must(call(driver, "cuMemsetD32Async", in.address, 0u, std::size_t{4}, static_cast<void*>(nullptr)), "cuMemsetD32Async");
+    must(call(driver, "cuMemsetD32Async", in.address, 0u, std::size_t{4}, static_cast<void*>(nullptr)),
+         "cuMemsetD32Async");
     module.launch("missing_wait", 1, 1, 0, in.address, out.address);
     expect(std::isnan(out.values()[0]), "a missing wait for an asynchronous copy shows as NaN");
 }

@@ -51,7 +51,8 @@ void product(const ProductTest& t, In (*in)(float), float (*from_in)(In), Out (*
     std::uint64_t columns[] = {std::uint64_t(a_columns), std::uint64_t(b_columns), std::uint64_t(t.n)};
     std::int64_t lds[] = {lda, ldb, ldc}, steps[] = {std::int64_t(a_step), std::int64_t(b_step), std::int64_t(c_step)};
     for (int i = 0; i < 3; ++i) {
-        must(call(products, "cublasLtMatrixLayoutCreate", &layouts[i], i == 2 ? out_type : in_type, rows[i], columns[i], lds[i]),
+        must(call(products, "cublasLtMatrixLayoutCreate", &layouts[i], i == 2 ? out_type : in_type, rows[i], columns[i],
+                  lds[i]),
              "cublasLtMatrixLayoutCreate");
         set_attribute<std::int32_t>("cublasLtMatrixLayoutSetAttribute", layouts[i], 5, t.batches);
         set_attribute<std::int64_t>("cublasLtMatrixLayoutSetAttribute", layouts[i], 6, steps[i]);
@@ -61,7 +62,8 @@ void product(const ProductTest& t, In (*in)(float), float (*from_in)(In), Out (*
     char result[64 + 8 + 4 + 4 + 16];
     int found = 0;
     must(call(products, "cublasLtMatmulAlgoGetHeuristic", handle, description, layouts[0], layouts[1], layouts[2],
-              layouts[2], preference, 1, static_cast<void*>(result), &found), "cublasLtMatmulAlgoGetHeuristic");
+              layouts[2], preference, 1, static_cast<void*>(result), &found),
+         "cublasLtMatmulAlgoGetHeuristic");
     expect(found == 1, "the heuristic finds an algorithm");
     must(call(products, "cublasLtMatmul", handle, description, &t.alpha, device_a.address, layouts[0], device_b.address,
               layouts[1], &t.beta, device_c.address, layouts[2], device_c.address, layouts[2],
@@ -81,8 +83,9 @@ void product(const ProductTest& t, In (*in)(float), float (*from_in)(In), Out (*
     std::vector<Out> got = device_c.values();
     std::vector<Bias> got_bias = device_bias.values();
     char text[160];
-    std::snprintf(text, sizeof text, "product %d %d %d x%d, transposed %d %d, bf16 %d %d, alpha %g beta %g, epilogue %u", t.m,
-                  t.n, t.k, t.batches, t.transpose_a, t.transpose_b, t.bf16_in, t.bf16_out, t.alpha, t.beta, t.epilogue);
+    std::snprintf(text, sizeof text,
+                  "product %d %d %d x%d, transposed %d %d, bf16 %d %d, alpha %g beta %g, epilogue %u", t.m, t.n, t.k,
+                  t.batches, t.transpose_a, t.transpose_b, t.bf16_in, t.bf16_out, t.alpha, t.beta, t.epilogue);
     bool good = true;
     for (int batch = 0; batch < t.batches; ++batch) {
         for (int j = 0; j < t.n; ++j) {
