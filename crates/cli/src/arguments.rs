@@ -61,6 +61,8 @@ pub enum Command {
     Data(DataCommand),
     /// Measure a training step: throughput, memory, share of the machine's arithmetic used
     Bench(BenchArguments),
+    /// Check that the device computes what the CPU does: every operation, evolution, training
+    Selftest(SelftestArguments),
     /// The same job with many values of some settings
     Sweep(SweepArguments),
     /// Make the report of a comparison again, from its output folder
@@ -181,6 +183,25 @@ pub enum Shape {
     BertBase,
     /// The built-in model
     DemoTiny,
+}
+
+/// What `selftest` takes.
+#[derive(Args, Debug)]
+pub struct SelftestArguments {
+    /// Steps that are trained of each arm
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    pub steps: u64,
+    #[command(flatten)]
+    flags: MachineFlags,
+}
+
+impl SelftestArguments {
+    /// The settings in force.
+    pub fn settings(&self) -> anyhow::Result<Settings> {
+        let settings = Layers::default().resolve(Table::new(), &self.flags)?;
+        settings.validate_values()?;
+        Ok(settings)
+    }
 }
 
 /// What `report` takes.

@@ -64,6 +64,9 @@ fn perform(arguments: &Arguments) -> anyhow::Result<Outcome> {
             session.run(&settings, |run| commands::embed::run(arguments, run))
         }
         Command::Bench(arguments) => session.run(&arguments.settings()?, |run| commands::bench::run(arguments, run)),
+        Command::Selftest(arguments) => {
+            session.run(&arguments.settings()?, |run| commands::selftest::run(arguments, run))
+        }
         Command::Data(command) => commands::data::run(command, &mut session.display()),
         Command::Sweep(arguments) => {
             let plan = arguments.plan()?;

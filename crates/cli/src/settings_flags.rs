@@ -266,11 +266,11 @@ pub struct GeneticFlags {
 #[command(next_help_heading = "Machine")]
 #[serde(rename_all = "kebab-case")]
 pub struct MachineFlags {
-    /// auto or cpu
+    /// cpu, cuda, cuda:N, or auto, which is the first GPU that can be used
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     device: Option<String>,
-    /// f32, bf16 (mixed), or auto, which is f32 on the CPU
+    /// f32, bf16 (mixed), or auto, which is f32 on the CPU and bf16 on a GPU
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     precision: Option<String>,

@@ -1,4 +1,4 @@
-//! What can go wrong in the engine: shapes that do not fit.
+//! What can go wrong in the engine: shapes that do not fit, and GPUs that fail.
 
 /// An operation was given something it cannot work on.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -11,6 +11,9 @@ pub enum Error {
         /// What was expected and what was found.
         what: String,
     },
+    /// A GPU that could not do its work.
+    #[error(transparent)]
+    Cuda(#[from] crate::cuda::CudaError),
     /// An index that lies outside its table.
     #[error("{operation}: index {index} at place {place} is outside the table of {rows} rows")]
     Index {

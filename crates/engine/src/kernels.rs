@@ -6,6 +6,9 @@
 //! Letters in shapes: `N` tokens of all sequences, `S` sequences, `H` hidden width, `h` query heads, `v` key/value
 //! heads, `d` head dimension, `B` queries, `P` candidate passages.
 
+use std::time::Instant;
+
+use crate::cuda::context::Mark;
 use crate::ops::attention::Attention;
 use crate::ops::evolve::Evolve;
 use crate::ops::gene_fitness::GeneFitness;
@@ -92,6 +95,13 @@ pub trait Kernels: Send + Sync {
     /// The device's name, as `--device` takes it.
     fn name(&self) -> &'static str;
 
+    /// A moment in the device's work, between what was asked for before and after.
+    fn mark(&self) -> Moment {
+        Moment::Host(Instant::now())
+    }
+
+    /// Rows `from..from + rows` of `x` into the rows of `out` from `to` on.
+    fn copy_rows(&self, x: &Tensor, from: usize, out: &mut Tensor, to: usize, rows: usize);
     /// `sum += x`, element by element.
     fn accumulate(&self, x: &Tensor, sum: &mut Tensor);
     /// `out = factor · x`
@@ -180,24 +190,26 @@ pub trait Kernels: Send + Sync {
     /// Zeroes elements of `[N, H]` with the given probability and scales the others; its own gradient.
     fn dropout(&self, x: &Tensor, sequences: &Sequences, probability: f32, site: Site, out: &mut Tensor);
 
-    /// Softmax attention within each sequence; `lse` `[N, h]` receives each row's log of its sum of exponentials.
+    /// Softmax attention within each sequence, modulated where that is asked for; `lse` `[N, h]` receives each row's
+    /// log of its sum of exponentials.
     fn attention(
         &self,
         qkv: [&Tensor; 3],
         sequences: &Sequences,
         options: &Attention,
-        out: &mut Tensor,
-        lse: &mut Tensor,
+        modulation: Option<Modulation<'_>>,
+        outs: [&mut Tensor; 2],
     );
-    /// Gradients of [`Kernels::attention`] in `q`, `k` and `v`.
+    /// Gradients of [`Kernels::attention`] from its two outputs.
     fn attention_backward(
         &self,
         qkv: [&Tensor; 3],
         sequences: &Sequences,
         options: &Attention,
-        lse: &Tensor,
+        modulation: Option<Modulation<'_>>,
+        saved: [&Tensor; 2],
         dout: &Tensor,
-        gradients: [&mut Tensor; 3],
+        gradients: AttentionGradients<'_>,
     );
 
     /// The ancestry `[N, v·d]` that evolution leaves in each sequence and head.
@@ -211,7 +223,8 @@ pub trait Kernels: Send + Sync {
         fitness: &mut Tensor,
         inverse: &mut Tensor,
     );
-    /// Gradient of [`Kernels::gene_fitness`] in `values`, the ancestry held; `saved` are the fitness and `u`.
+    /// Gradient of [`Kernels::gene_fitness`] in `values`, the ancestry held; `saved` are the fitness and `u`. Added to
+    /// what is in `dvalues` if `add`.
     fn gene_fitness_backward(
         &self,
         values: &Tensor,
@@ -220,6 +233,7 @@ pub trait Kernels: Send + Sync {
         saved: [&Tensor; 2],
         dfitness: &Tensor,
         dvalues: &mut Tensor,
+        add: bool,
     );
     /// `out[n, head] = scale · fitness[sequence of n (or n), kv head of head] ⊙ x[n, head]`
     fn modulate(&self, x: &Tensor, fitness: &Tensor, sequences: &Sequences, options: &Modulate, out: &mut Tensor);
@@ -245,28 +259,71 @@ pub trait Kernels: Send + Sync {
     /// From cosines `[B, P]` the loss `[1]` and, in `dscores`, its gradient with respect to them.
     fn info_nce(&self, scores: &Tensor, options: &InfoNce, loss: &mut Tensor, dscores: &mut Tensor);
 
-    /// One AdamW update of one tensor, its gradient taken times `gradient_scale`.
-    fn adamw(
-        &self,
-        options: &AdamW,
-        update: AdamWUpdate,
-        gradient: &Tensor,
-        parameter: &mut Tensor,
-        moments: [&mut Tensor; 2],
-    );
-    /// The sum of squares, in double precision.
-    fn sum_of_squares(&self, x: &Tensor) -> f64;
+    /// One AdamW update of many tensors; none where the loss or the norm is not finite.
+    fn adamw(&self, options: &AdamW, update: AdamWUpdate<'_>, tensors: Vec<Updated<'_>>);
+    /// The Euclidean norm `[1]` of all elements of many tensors.
+    fn global_norm(&self, tensors: &[&Tensor], norm: &mut Tensor);
 }
 
-/// What changes from step to step and tensor to tensor in an AdamW update.
-#[derive(Clone, Copy, Debug)]
-pub struct AdamWUpdate {
+/// A modulation of attention's output (docs/genetic-attention.md, section 2).
+#[derive(Clone, Copy)]
+pub struct Modulation<'a> {
+    /// Gene fitness `[S, v·d]`, causal `[N, v·d]`.
+    pub fitness: &'a Tensor,
+    /// How it is applied.
+    pub options: Modulate,
+}
+
+/// Where the gradients of attention go.
+pub struct AttentionGradients<'a> {
+    /// In queries, keys and values.
+    pub qkv: [&'a mut Tensor; 3],
+    /// In the modulation's fitness, if there is one.
+    pub fitness: Option<&'a mut Tensor>,
+}
+
+/// What changes from step to step in an AdamW update. Its numbers on the device are not read by the host.
+#[derive(Clone, Copy)]
+pub struct AdamWUpdate<'a> {
     /// Learning rate of this step.
     pub learning_rate: f64,
-    /// Weight decay of this tensor.
-    pub weight_decay: f64,
     /// The update's number, counted from 1.
     pub step: u64,
-    /// What the gradient is multiplied by (clipping).
-    pub gradient_scale: f32,
+    /// Gradients of a larger norm are scaled down to this one.
+    pub max_norm: f64,
+    /// The gradients' norm `[1]`.
+    pub norm: &'a Tensor,
+    /// The loss `[1]` that the gradients are of.
+    pub loss: &'a Tensor,
+}
+
+/// A tensor that the optimizer updates.
+pub struct Updated<'a> {
+    /// Its gradient.
+    pub gradient: &'a Tensor,
+    /// The tensor.
+    pub parameter: &'a mut Tensor,
+    /// First and second moment.
+    pub moments: [&'a mut Tensor; 2],
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+}
+
+/// A moment in a device's work.
+pub enum Moment {
+    /// By the host's clock, where a call returns when its work is done.
+    Host(Instant),
+    /// A mark in a GPU's stream, if it could be set.
+    Cuda(Option<Mark>),
+}
+
+impl Moment {
+    /// Seconds since an earlier moment of the same device. Waits until the device has come to this one.
+    pub fn seconds_since(&self, earlier: &Moment) -> f64 {
+        match (self, earlier) {
+            (Moment::Host(now), Moment::Host(then)) => now.duration_since(*then).as_secs_f64(),
+            (Moment::Cuda(Some(now)), Moment::Cuda(Some(then))) => now.seconds_since(then),
+            _ => f64::NAN,
+        }
+    }
 }

@@ -30,9 +30,11 @@
 //! Results are the same bits whatever the number of threads.
 
 pub mod cpu;
+pub mod cuda;
 mod device;
 mod error;
 pub mod kernels;
+mod limits;
 mod memory;
 pub mod ops;
 pub mod optim;
@@ -41,6 +43,7 @@ mod pool;
 mod precision;
 mod profile;
 pub mod random;
+pub mod selftest;
 mod sequences;
 mod tape;
 mod tensor;
@@ -49,6 +52,7 @@ mod testing;
 
 pub use device::Device;
 pub use error::{Error, Result};
+pub use limits::MemoryBandwidth;
 pub use parameters::{ParameterId, Parameters};
 pub use precision::Precision;
 pub use profile::Profile;

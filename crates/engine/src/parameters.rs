@@ -65,6 +65,11 @@ impl Parameters {
         &mut self.tensors[id.0]
     }
 
+    /// Every parameter's value in order, to be changed.
+    pub(crate) fn tensors_mut(&mut self) -> impl Iterator<Item = &mut Tensor> {
+        self.tensors.iter_mut()
+    }
+
     /// Every parameter in order.
     pub fn iter(&self) -> impl Iterator<Item = (ParameterId, &str, &Tensor)> {
         self.names

@@ -1,10 +1,13 @@
 //! Where the time of a step goes: a device that takes the time of every operation.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
-use crate::kernels::{Activation, AdamWUpdate, Affine, Binary, Kernels, LinearGradients, Matrix, Unary};
+use crate::kernels::{
+    Activation, AdamWUpdate, Affine, AttentionGradients, Binary, Kernels, LinearGradients, Matrix, Modulation, Moment,
+    Unary, Updated,
+};
 use crate::ops::attention::Attention;
 use crate::ops::evolve::Evolve;
 use crate::ops::gene_fitness::GeneFitness;
@@ -17,18 +20,37 @@ use crate::random::Site;
 use crate::sequences::Sequences;
 use crate::tensor::{Ids, Tensor};
 
+/// An operation's name, and when it began and ended.
+type Interval = (&'static str, Moment, Moment);
+
 /// Time by operation, as the names in [`Kernels`]. Clones are the same record.
-#[derive(Clone, Debug, Default)]
-pub struct Profile(Arc<Mutex<BTreeMap<&'static str, Duration>>>);
+#[derive(Clone, Default)]
+pub struct Profile(Arc<Record>);
+
+#[derive(Default)]
+struct Record {
+    paused: AtomicBool,
+    intervals: Mutex<Vec<Interval>>,
+}
 
 impl Profile {
-    /// The time since the last call, by operation.
-    pub fn take(&self) -> BTreeMap<&'static str, Duration> {
-        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    /// Seconds since the last call, by operation. Waits for the device.
+    pub fn take(&self) -> BTreeMap<&'static str, f64> {
+        let intervals = std::mem::take(&mut *self.0.intervals.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut seconds = BTreeMap::new();
+        for (operation, began, ended) in intervals {
+            *seconds.entry(operation).or_default() += ended.seconds_since(&began);
+        }
+        seconds
     }
 
-    fn add(&self, operation: &'static str, time: Duration) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(operation).or_default() += time;
+    fn add(&self, operation: &'static str, began: Moment, ended: Moment) {
+        self.0.intervals.lock().unwrap_or_else(PoisonError::into_inner).push((operation, began, ended));
+    }
+
+    /// Whether time is taken from now on, as it is at first.
+    pub fn record(&self, recording: bool) {
+        self.0.paused.store(!recording, Ordering::Relaxed);
     }
 }
 
@@ -45,10 +67,17 @@ macro_rules! take_the_time_of {
                 self.kernels.name()
             }
 
+            fn mark(&self) -> Moment {
+                self.kernels.mark()
+            }
+
             $(fn $name(&self, $($argument: $type),*) $(-> $result)? {
-                let started = Instant::now();
+                if self.profile.0.paused.load(Ordering::Relaxed) {
+                    return self.kernels.$name($($argument),*);
+                }
+                let started = self.kernels.mark();
                 let result = self.kernels.$name($($argument),*);
-                self.profile.add(stringify!($name), started.elapsed());
+                self.profile.add(stringify!($name), started, self.kernels.mark());
                 result
             })*
         }
@@ -56,6 +85,7 @@ macro_rules! take_the_time_of {
 }
 
 take_the_time_of! {
+    fn copy_rows(x: &Tensor, from: usize, out: &mut Tensor, to: usize, rows: usize);
     fn accumulate(x: &Tensor, sum: &mut Tensor);
     fn scale(x: &Tensor, factor: f32, out: &mut Tensor);
     fn unary(function: Unary, x: &Tensor, out: &mut Tensor);
@@ -88,11 +118,25 @@ take_the_time_of! {
     fn rms_norm(x: &Tensor, gain: &Tensor, epsilon: f32, y: &mut Tensor, inverse_rms: &mut Tensor);
     fn rms_norm_backward(x: &Tensor, gain: &Tensor, inverse_rms: &Tensor, dy: &Tensor, gradients: [&mut Tensor; 2]);
     fn dropout(x: &Tensor, sequences: &Sequences, probability: f32, site: Site, out: &mut Tensor);
-    fn attention(qkv: [&Tensor; 3], sequences: &Sequences, options: &Attention, out: &mut Tensor, lse: &mut Tensor);
-    fn attention_backward(qkv: [&Tensor; 3], sequences: &Sequences, options: &Attention, lse: &Tensor, dout: &Tensor, gradients: [&mut Tensor; 3]);
+    fn attention(
+        qkv: [&Tensor; 3],
+        sequences: &Sequences,
+        options: &Attention,
+        modulation: Option<Modulation<'_>>,
+        outs: [&mut Tensor; 2],
+    );
+    fn attention_backward(
+        qkv: [&Tensor; 3],
+        sequences: &Sequences,
+        options: &Attention,
+        modulation: Option<Modulation<'_>>,
+        saved: [&Tensor; 2],
+        dout: &Tensor,
+        gradients: AttentionGradients<'_>,
+    );
     fn evolve(values: &Tensor, sequences: &Sequences, options: &Evolve, ancestry: &mut Tensor);
     fn gene_fitness(values: &Tensor, sequences: &Sequences, options: &GeneFitness, fitness: &mut Tensor, inverse: &mut Tensor);
-    fn gene_fitness_backward(values: &Tensor, sequences: &Sequences, options: &GeneFitness, saved: [&Tensor; 2], dfitness: &Tensor, dvalues: &mut Tensor);
+    fn gene_fitness_backward(values: &Tensor, sequences: &Sequences, options: &GeneFitness, saved: [&Tensor; 2], dfitness: &Tensor, dvalues: &mut Tensor, add: bool);
     fn modulate(x: &Tensor, fitness: &Tensor, sequences: &Sequences, options: &Modulate, out: &mut Tensor);
     fn modulate_backward(x: &Tensor, fitness: &Tensor, sequences: &Sequences, options: &Modulate, dout: &Tensor, gradients: [&mut Tensor; 2]);
     fn pool(x: &Tensor, sequences: &Sequences, pooling: Pooling, out: &mut Tensor, argmax: &mut Ids);
@@ -100,8 +144,8 @@ take_the_time_of! {
     fn l2_normalize(x: &Tensor, out: &mut Tensor, norms: &mut Tensor);
     fn l2_normalize_backward(y: &Tensor, norms: &Tensor, dy: &Tensor, dx: &mut Tensor);
     fn info_nce(scores: &Tensor, options: &InfoNce, loss: &mut Tensor, dscores: &mut Tensor);
-    fn adamw(options: &AdamW, update: AdamWUpdate, gradient: &Tensor, parameter: &mut Tensor, moments: [&mut Tensor; 2]);
-    fn sum_of_squares(x: &Tensor) -> f64;
+    fn adamw(options: &AdamW, update: AdamWUpdate<'_>, tensors: Vec<Updated<'_>>);
+    fn global_norm(tensors: &[&Tensor], norm: &mut Tensor);
 }
 
 #[cfg(test)]

@@ -45,11 +45,19 @@ pub struct Site {
 }
 
 impl Site {
+    /// The seed's two halves, the step, and purpose and layer where [`Site::stream`] puts them: what kernels on other
+    /// devices take.
+    pub(crate) fn words(self) -> [u32; 4] {
+        let name = (self.purpose as u32) << 28 | (self.layer & 0xFF) << 20;
+        [self.seed as u32, (self.seed >> 32) as u32, self.step, name]
+    }
+
     /// The stream of one head (below 256) and generation (below 4096) of one sequence at this site.
     #[inline(always)]
     pub fn stream(self, sequence: u32, head: u32, generation: u32) -> Stream {
-        let name = (self.purpose as u32) << 28 | (self.layer & 0xFF) << 20 | (head & 0xFF) << 12 | (generation & 0xFFF);
-        Stream { key: [self.seed as u32, (self.seed >> 32) as u32], counter: [name, sequence, self.step] }
+        let [seed_low, seed_high, step, name] = self.words();
+        let name = name | (head & 0xFF) << 12 | (generation & 0xFFF);
+        Stream { key: [seed_low, seed_high], counter: [name, sequence, step] }
     }
 }
 
@@ -197,6 +205,11 @@ mod avx512 {
             unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), row) };
         }
     }
+}
+
+/// The draw below which an element is dropped, of 2³².
+pub(crate) fn threshold(probability: f32) -> u32 {
+    (f64::from(probability) * 4_294_967_296.0) as u32
 }
 
 /// A number in [0, 1) from 32 random bits, with 24 bits of resolution.

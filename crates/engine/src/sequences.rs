@@ -1,5 +1,7 @@
 //! The boundaries of sequences packed into one row of tokens.
 
+use std::sync::Arc;
+
 use crate::device::Device;
 use crate::error::{Result, ensure_shape};
 use crate::tensor::Ids;
@@ -7,9 +9,16 @@ use crate::tensor::Ids;
 /// `S` sequences packed one after the other into `N` rows, without padding.
 #[derive(Clone, Debug)]
 pub struct Sequences {
+    /// The same as `cu_seqlens`, for the host.
+    bounds: Arc<[u32]>,
     cu_seqlens: Ids,
     ids: Ids,
+    owners: Ids,
+    tiles: Ids,
 }
+
+/// Queries, or keys, that a GPU's kernels of attention take at once.
+pub(crate) const TILE: usize = 64;
 
 impl Sequences {
     /// From the length of each sequence and the number by which the random generator knows it.
@@ -31,9 +40,14 @@ impl Sequences {
             ensure_shape!(u32::try_from(end).is_ok(), "sequences", "more than 2^32 tokens in one batch");
             cu_seqlens.push(end as u32);
         }
+        let on_device = |numbers: &[u32]| Ids::known_from_slice(device, &[numbers.len()], numbers);
+        let plan = device.gpu().map(|_| (owners(lengths), tiles(lengths))).unwrap_or_default();
         Ok(Sequences {
-            cu_seqlens: Ids::from_slice(device, &[cu_seqlens.len()], &cu_seqlens)?,
-            ids: Ids::from_slice(device, &[ids.len()], ids)?,
+            cu_seqlens: on_device(&cu_seqlens)?,
+            ids: on_device(ids)?,
+            owners: on_device(&plan.0)?,
+            tiles: on_device(&plan.1)?,
+            bounds: cu_seqlens.into(),
         })
     }
 
@@ -49,13 +63,12 @@ impl Sequences {
 
     /// The number of tokens `N` in all sequences.
     pub fn tokens(&self) -> usize {
-        self.cu_seqlens.data()[self.len()] as usize
+        self.bounds[self.len()] as usize
     }
 
     /// The rows of sequence `s`.
     pub fn range(&self, s: usize) -> std::ops::Range<usize> {
-        let bounds = self.cu_seqlens.data();
-        bounds[s] as usize..bounds[s + 1] as usize
+        self.bounds[s] as usize..self.bounds[s + 1] as usize
     }
 
     /// The rows of every sequence in order.
@@ -72,4 +85,27 @@ impl Sequences {
     pub fn ids(&self) -> &Ids {
         &self.ids
     }
+
+    /// `[N]` on a GPU, else empty: the sequence of each token.
+    pub(crate) fn owners(&self) -> &Ids {
+        &self.owners
+    }
+
+    /// `[tiles, 2]` on a GPU, else empty: the sequence and the first position of every run of [`TILE`] tokens, those
+    /// of the longest sequences first, which have the most work.
+    pub(crate) fn tiles(&self) -> &Ids {
+        &self.tiles
+    }
+}
+
+fn owners(lengths: &[usize]) -> Vec<u32> {
+    (0..).zip(lengths).flat_map(|(sequence, &length)| std::iter::repeat_n(sequence, length)).collect()
+}
+
+fn tiles(lengths: &[usize]) -> Vec<u32> {
+    let mut longest_first: Vec<usize> = (0..lengths.len()).collect();
+    longest_first.sort_by_key(|&sequence| std::cmp::Reverse(lengths[sequence]));
+    let of =
+        |sequence: usize| (0..lengths[sequence]).step_by(TILE).flat_map(move |first| [sequence as u32, first as u32]);
+    longest_first.into_iter().flat_map(of).collect()
 }

@@ -4,8 +4,6 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::time::Instant;
 
-use mendel_engine::cpu::UnitName;
-use mendel_engine::cpu::limits::{matrix_peak, memory_bandwidth};
 use serde::Serialize;
 
 use crate::bert::BertConfig;
@@ -28,6 +26,8 @@ const SEP: u32 = 102;
 const WORDS: std::ops::Range<u32> = 1000..29999;
 /// Steps before those that are measured.
 const WARMUP_STEPS: usize = 3;
+/// Steps after those, whose operations are timed: on a GPU that costs time of its own.
+const PROFILED_STEPS: usize = 5;
 
 /// How many tokens texts have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,8 +108,8 @@ pub struct ArmMeasurement {
 #[derive(Clone, Debug, Serialize)]
 pub struct Limits {
     /// The matrix unit that serves the precision.
-    pub matrix_unit: &'static str,
-    /// Its operations per second, on operands in the first-level cache.
+    pub matrix_unit: String,
+    /// Its operations per second.
     pub matrix_peak: f64,
     /// Bytes per second read from memory.
     pub memory_read: f64,
@@ -118,14 +118,12 @@ pub struct Limits {
 }
 
 /// Measures the machine.
-pub fn limits(settings: &Settings) -> Limits {
-    let bandwidth = memory_bandwidth();
-    Limits {
-        matrix_unit: UnitName::best(settings.precision()).describe(),
-        matrix_peak: matrix_peak(settings.precision()),
-        memory_read: bandwidth.read,
-        memory_update: bandwidth.update,
-    }
+pub fn limits(settings: &Settings) -> Result<Limits, TrainError> {
+    let device = settings.device()?;
+    let bandwidth = device.memory_bandwidth();
+    let (matrix_unit, matrix_peak) = (device.matrix_unit(), device.matrix_peak());
+    device.check()?;
+    Ok(Limits { matrix_unit, matrix_peak, memory_read: bandwidth.read, memory_update: bandwidth.update })
 }
 
 /// Seconds of an arm's steps.
@@ -143,7 +141,7 @@ pub fn measure(
     settings: &Settings,
     observer: &mut dyn Observer,
 ) -> Result<Measurement, TrainError> {
-    let (device, profile) = settings.device().profiled();
+    let (device, profile) = settings.device()?.profiled();
     let settings = &Settings { batch_size: workload.pairs, from_scratch: true, ..settings.clone() };
     let source = ModelSource::DemoTiny(Box::new(workload.model.clone()));
     let trainers = settings.arms.iter().map(|arm| {
@@ -154,32 +152,34 @@ pub fn measure(
     let pairs = random_pairs(workload, settings.seed);
     let mut sampler = Sampler::new(pairs.len(), workload.pairs, settings.seed)?;
     let mut taken: Vec<Steps> = trainers.iter().map(|_| Steps::default()).collect();
-    let (total, mut tokens) = (WARMUP_STEPS + workload.steps, 0);
+    let (measured, mut tokens) = (WARMUP_STEPS + workload.steps, 0);
+    let total = measured + PROFILED_STEPS;
     observer.observe(Event::StageStarted { what: "Measuring".into(), unit: "steps", total: Some(total as u64) });
     for step in 0..total {
         let batch = TrainingBatch::deal(&pairs, &mut sampler, step as u64, &device)?;
         for (trainer, taken) in trainers.iter_mut().zip(&mut taken) {
-            profile.take();
+            profile.record(step >= measured);
             let (started, faults) = (Instant::now(), memory::page_faults());
             tokens = trainer.step(step as u64, &batch, settings.learning_rate)?.tokens;
-            if step >= WARMUP_STEPS {
-                taken.seconds.push(started.elapsed().as_secs_f64());
+            let seconds = started.elapsed().as_secs_f64();
+            if step >= measured {
+                taken.profiled(seconds, profile.take());
+            } else if step >= WARMUP_STEPS {
+                taken.seconds.push(seconds);
                 taken.page_faults += memory::page_faults() - faults;
-                for (operation, time) in profile.take() {
-                    *taken.operations.entry(operation).or_default() += time.as_secs_f64();
-                }
             }
         }
         observer.observe(Event::StageAdvanced { done: step as u64 + 1 });
     }
     observer.observe(Event::StageFinished);
-    let (peak_memory_gb, peak) = (memory::peak() as f64 / 1e9, matrix_peak(settings.precision()));
+    let peak_memory_gb = memory::peak(&device) as f64 / 1e9;
+    let peak = device.matrix_peak();
     let arms = settings.arms.iter().zip(trainers).zip(taken).map(|((arm, trainer), taken)| {
         let median = median(taken.seconds.iter().copied());
         let parameters = trainer.encoder.bert.parameters();
         let throughput = Throughput::new(workload.pairs as f64, tokens as f64, median, parameters, peak);
         let page_faults = taken.page_faults as f64 / workload.steps as f64;
-        let operations = taken.operations();
+        let operations = taken.operations;
         let step_seconds = StepSeconds { median, all: taken.seconds };
         ArmMeasurement { arm: arm.name.clone(), step_seconds, throughput, peak_memory_gb, page_faults, operations }
     });
@@ -195,14 +195,16 @@ struct Steps {
 }
 
 impl Steps {
-    fn operations(&self) -> BTreeMap<&'static str, f64> {
-        let steps = self.seconds.len() as f64;
-        let host = self.seconds.iter().sum::<f64>() - self.operations.values().sum::<f64>();
-        self.operations.iter().chain([(&"host", &host)]).map(|(&name, &seconds)| (name, seconds / steps)).collect()
+    /// Takes a profiled step of so many seconds into the means by operation; what no operation took is the host's.
+    fn profiled(&mut self, seconds: f64, operations: BTreeMap<&'static str, f64>) {
+        let host = seconds - operations.values().sum::<f64>();
+        for (operation, seconds) in operations.into_iter().chain([("host", host)]) {
+            *self.operations.entry(operation).or_default() += seconds / PROFILED_STEPS as f64;
+        }
     }
 }
 
-fn random_pairs(workload: &Workload, seed: u64) -> TrainingPairs {
+pub(crate) fn random_pairs(workload: &Workload, seed: u64) -> TrainingPairs {
     let mut random = SplitMix64::keyed(&[seed]);
     let mut text = |length: usize| -> Vec<u32> {
         let words = (2..length).map(|_| WORDS.start + random.below(WORDS.len()) as u32);

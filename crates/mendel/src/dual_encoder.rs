@@ -61,13 +61,15 @@ impl DualEncoder {
             let batch = Batch::pack(self.bert.device(), &tokens, &vec![0; tokens.len()])?;
             let pooled = self.pooled(&Tape::inference(), &batch, Mode::Evaluation)?;
             let unit = pooled.l2_normalize()?;
-            let rows = pooled.value().data().chunks_exact(width).zip(unit.value().data().chunks_exact(width));
+            let (pooled, unit) = (pooled.value().to_vec(), unit.value().to_vec());
+            let rows = pooled.chunks_exact(width).zip(unit.chunks_exact(width));
             for (&text, (pooled, unit)) in members.iter().zip(rows) {
                 embeddings.norms[text] = pooled.iter().map(|x| x * x).sum::<f32>().sqrt();
                 embeddings.vectors[text * width..(text + 1) * width].copy_from_slice(unit);
             }
             advance(group.end);
         }
+        self.bert.device().check()?;
         Ok(embeddings)
     }
 }

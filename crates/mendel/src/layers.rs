@@ -148,8 +148,8 @@ impl Batch {
         let positions: Vec<u32> = lengths.iter().flat_map(|&length| 0..length as u32).collect();
         let tokens = [sequences.tokens()];
         Ok(Batch {
-            token_ids: Ids::from_slice(device, &tokens, &texts.concat())?,
-            position_ids: Ids::from_slice(device, &tokens, &positions)?,
+            token_ids: Ids::known_from_slice(device, &tokens, &texts.concat())?,
+            position_ids: Ids::known_from_slice(device, &tokens, &positions)?,
             sequences,
         })
     }

@@ -63,6 +63,7 @@ pub mod progress;
 mod random;
 pub mod report;
 pub mod saved_model;
+pub mod selftest;
 pub mod settings;
 pub mod texts;
 pub mod throughput;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use mendel_engine::{Device, Precision};
 use serde::{Deserialize, Serialize};
+use tracing::info;
 
 use crate::arm::Arm;
 use crate::attention::Genetic;
@@ -137,9 +138,10 @@ pub struct Settings {
     /// Every arm is trained once with each; without them once with `seed`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub seeds: Vec<u64>,
-    /// `auto` or `cpu`.
+    /// `cpu`, `cuda`, `cuda:N`, or `auto`, which is the first GPU where there is one that can be used.
     pub device: String,
-    /// `f32`, `bf16` (mixed: products of bf16 in linear maps and attention), or `auto`, which is `f32` on the CPU.
+    /// `f32`, `bf16` (mixed: products of bf16 in linear maps and attention), or `auto`: `f32` on the CPU and `bf16` on
+    /// a GPU.
     pub precision: String,
     /// CPU threads; 0 is all.
     pub threads: usize,
@@ -150,15 +152,38 @@ pub struct Settings {
     pub cache_dir: Option<PathBuf>,
 }
 
+/// The number in `cuda` or `cuda:N`.
+fn gpu_number(device: &str) -> Option<usize> {
+    match device.strip_prefix("cuda")? {
+        "" => Some(0),
+        number => number.strip_prefix(':')?.parse().ok(),
+    }
+}
+
 impl Settings {
-    /// The device that the work runs on, in the precision of its products.
-    pub fn device(&self) -> Device {
-        Device::cpu_with(self.precision())
+    /// The device that the work runs on, in the precision of its products: what `auto` stands for is decided here.
+    ///
+    /// # Errors
+    /// Where a GPU is asked for that is not there, or a library that it needs.
+    pub fn device(&self) -> mendel_engine::Result<Device> {
+        let cpu = || Device::cpu_with(self.precision_or(Precision::F32));
+        let gpu = |number| Device::cuda(number, self.precision_or(Precision::Bf16));
+        match self.device.as_str() {
+            "cpu" => Ok(cpu()),
+            "auto" => Ok(gpu(0).unwrap_or_else(|error| {
+                info!(%error, "no GPU is used");
+                cpu()
+            })),
+            named => Ok(gpu(gpu_number(named).unwrap_or_default())?),
+        }
     }
 
-    /// The precision of products: what `auto` stands for is decided here.
-    pub fn precision(&self) -> Precision {
-        if self.precision == "bf16" { Precision::Bf16 } else { Precision::F32 }
+    fn precision_or(&self, auto: Precision) -> Precision {
+        match self.precision.as_str() {
+            "f32" => Precision::F32,
+            "bf16" => Precision::Bf16,
+            _ => auto,
+        }
     }
 
     /// The settings of each seed's runs.

@@ -11,7 +11,7 @@ use crate::display::print_result;
 /// Measures training steps of every arm of the settings.
 pub fn run(arguments: &BenchArguments, run: &mut Run<'_>) -> anyhow::Result<Outcome> {
     if arguments.limits {
-        let limits = limits(run.settings);
+        let limits = limits(run.settings)?;
         let text = if arguments.json { serde_json::to_string_pretty(&limits)? + "\n" } else { limits_table(&limits) };
         print_result(&text)?;
         return Ok(Outcome::Done);
@@ -75,7 +75,7 @@ fn operations(measurement: &Measurement) -> Table {
 fn limits_table(limits: &Limits) -> String {
     let mut table = Table::new(["", "limit"]);
     let giga = |rate: f64| format!("{:.1}", rate / 1e9);
-    table.row([limits.matrix_unit, &format!("{} GFLOP/s", giga(limits.matrix_peak))]);
+    table.row([&limits.matrix_unit, &format!("{} GFLOP/s", giga(limits.matrix_peak))]);
     table.row(["memory, read", &format!("{} GB/s", giga(limits.memory_read))]);
     table.row(["memory, read and written back", &format!("{} GB/s", giga(limits.memory_update))]);
     table.to_string()

@@ -1,5 +1,6 @@
 //! `mendel info`.
 
+use mendel::Settings;
 use mendel::engine::cpu::UnitName;
 use mendel::engine::cpu::limits::matrix_peak;
 use mendel::engine::{Device, Precision};
@@ -12,7 +13,11 @@ use crate::display::print_result;
 
 /// Prints what the machine has and what `auto` would choose.
 pub fn run(arguments: &InfoArguments) -> anyhow::Result<Outcome> {
-    let device = Device::cpu();
+    let device = Settings::default().device()?;
+    let precision = match device.precision() {
+        Precision::F32 => "f32",
+        Precision::Bf16 => "bf16",
+    };
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let units = [Precision::F32, Precision::Bf16].map(|precision| {
         let gigaflops = (matrix_peak(precision) / 1e9).round();
@@ -22,7 +27,11 @@ pub fn run(arguments: &InfoArguments) -> anyhow::Result<Outcome> {
     let version = env!("CARGO_PKG_VERSION");
     if arguments.json {
         let value = json!({
-            "version": version, "device": "cpu", "precision": "f32", "threads": threads,
+            "version": version, "device": device.kernels().name(), "precision": precision, "threads": threads,
+            "gpu": device.gpu().map(|gpu| json!({
+                "name": gpu.name, "compute_capability": format!("{}.{}", gpu.capability.0, gpu.capability.1),
+                "memory_gb": gpu.memory as f64 / 1e9, "driver_cuda": gpu.driver,
+            })),
             "cpu_features": features, "matrix_peak_gflops": units[0].1, "bf16_matrix_peak_gflops": units[1].1,
             "matrix_units": units.map(|unit| unit.0),
         });
@@ -31,7 +40,19 @@ pub fn run(arguments: &InfoArguments) -> anyhow::Result<Outcome> {
     }
     let mut table = Table::new(["mendel", version]);
     table.row(["device (auto)", device.kernels().name()]);
-    table.row(["precision (auto)", "f32"]);
+    table.row(["precision (auto)", precision]);
+    match device.gpu() {
+        Some(gpu) => {
+            let (major, minor) = gpu.capability;
+            let memory = gpu.memory as f64 / 1e9;
+            table.row(["GPU", &format!("{}, compute capability {major}.{minor}, {memory:.0} GB", gpu.name)]);
+            table.row(["driver", &format!("CUDA {}.{}", gpu.driver / 1000, gpu.driver % 1000 / 10)]);
+        }
+        None => {
+            let why = Device::cuda(0, Precision::Bf16).err().map(|error| error.to_string()).unwrap_or_default();
+            table.row(["GPU", &format!("none: {why}")]);
+        }
+    }
     table.row(["threads", &threads.to_string()]);
     table.row(["CPU features", &features]);
     for (unit, gigaflops) in units {

@@ -7,6 +7,7 @@ pub mod embed;
 pub mod eval;
 pub mod info;
 pub mod report;
+pub mod selftest;
 pub mod sweep;
 pub mod train;
 

@@ -4,17 +4,12 @@ use rayon::prelude::*;
 
 use super::math::vectorised;
 use crate::ops::residual_norm::ResidualDropout;
-use crate::random::{Site, Stream};
+use crate::random::{Site, Stream, threshold};
 use crate::sequences::Sequences;
 use crate::tensor::Tensor;
 
 /// Draws taken at once: enough for vector registers, few enough for the stack.
 const DRAWS: usize = 256;
-
-/// The draw below which an element is dropped, of 2³².
-pub fn threshold(probability: f32) -> u32 {
-    (f64::from(probability) * 4_294_967_296.0) as u32
-}
 
 /// A row of 0 or `factor / (1 − probability)`, element `i` by the draw `i` of the blocks from `first` on.
 #[inline(always)]

@@ -24,6 +24,11 @@ fn zip_map(a: &[f32], b: &[f32], out: &mut [f32], f: impl Fn(f32, f32) -> f32 + 
     });
 }
 
+pub fn copy_rows(x: &Tensor, from: usize, out: &mut Tensor, to: usize, rows: usize) {
+    let columns = x.columns();
+    out.data_mut()[to * columns..][..rows * columns].copy_from_slice(&x.data()[from * columns..][..rows * columns]);
+}
+
 pub fn accumulate(x: &Tensor, sum: &mut Tensor) {
     sum.data_mut().par_chunks_mut(PART).zip(x.data().par_chunks(PART)).for_each(|(sum, x)| {
         for (sum, &x) in sum.iter_mut().zip(x) {

@@ -103,6 +103,7 @@ pub fn backward(
     [fitness, inverse]: [&Tensor; 2],
     dfitness: &Tensor,
     dvalues: &mut Tensor,
+    add: bool,
 ) {
     let GeneFitness { head_dim, causal, ref ancestry } = *options;
     let columns = values.columns();
@@ -129,14 +130,21 @@ pub fn backward(
                         }
                     }
                     let row = &values[token * columns..][..columns];
-                    for ((dvalue, &x), &dmean) in dvalues.row(position).iter_mut().zip(row).zip(&dmeans) {
+                    let slope = |x: f32| {
                         let p = math::sigmoid(x);
-                        *dvalue = dmean * p * (1.0 - p);
+                        p * (1.0 - p)
+                    };
+                    let dvalues = dvalues.row(position);
+                    if !add {
+                        dvalues.fill(0.0);
                     }
-                    if let Some(shares) = ancestry {
-                        for (dvalue, &share) in dvalues.row(position).iter_mut().zip(&shares.data()[token * columns..])
-                        {
-                            *dvalue *= share;
+                    let terms = dvalues.iter_mut().zip(row).zip(&dmeans);
+                    match ancestry {
+                        None => terms.for_each(|((dvalue, &x), &dmean)| *dvalue += dmean * slope(x)),
+                        Some(shares) => {
+                            for (((dvalue, &x), &dmean), &share) in terms.zip(&shares.data()[token * columns..]) {
+                                *dvalue += dmean * slope(x) * share;
+                            }
                         }
                     }
                 }

@@ -24,7 +24,10 @@ mod rms_norm;
 mod scratch;
 mod softmax;
 
-use crate::kernels::{Activation, AdamWUpdate, Affine, Binary, Kernels, LinearGradients, Matrix, Unary};
+use crate::kernels::{
+    Activation, AdamWUpdate, Affine, AttentionGradients, Binary, Kernels, LinearGradients, Matrix, Modulation, Unary,
+    Updated,
+};
 use crate::ops::attention::Attention;
 use crate::ops::evolve::Evolve;
 use crate::ops::gene_fitness::GeneFitness;
@@ -56,6 +59,10 @@ impl Cpu {
 impl Kernels for Cpu {
     fn name(&self) -> &'static str {
         "cpu"
+    }
+
+    fn copy_rows(&self, x: &Tensor, from: usize, out: &mut Tensor, to: usize, rows: usize) {
+        elementwise::copy_rows(x, from, out, to, rows);
     }
 
     fn accumulate(&self, x: &Tensor, sum: &mut Tensor) {
@@ -186,10 +193,13 @@ impl Kernels for Cpu {
         qkv: [&Tensor; 3],
         sequences: &Sequences,
         options: &Attention,
-        out: &mut Tensor,
-        lse: &mut Tensor,
+        modulation: Option<Modulation<'_>>,
+        [out, lse]: [&mut Tensor; 2],
     ) {
         attention::forward(self.unit, qkv, sequences, options, out, lse);
+        if let Some(Modulation { fitness, options }) = modulation {
+            modulate::in_place(out, fitness, sequences, &options);
+        }
     }
 
     fn attention_backward(
@@ -197,11 +207,22 @@ impl Kernels for Cpu {
         qkv: [&Tensor; 3],
         sequences: &Sequences,
         options: &Attention,
-        lse: &Tensor,
+        modulation: Option<Modulation<'_>>,
+        [out, lse]: [&Tensor; 2],
         dout: &Tensor,
-        gradients: [&mut Tensor; 3],
+        gradients: AttentionGradients<'_>,
     ) {
-        attention::backward(self.unit, qkv, sequences, options, lse, dout, gradients);
+        let attention =
+            |dout: &Tensor| attention::backward(self.unit, qkv, sequences, options, lse, dout, gradients.qkv);
+        match (modulation, gradients.fitness) {
+            (Some(Modulation { fitness, options }), Some(dfitness)) => {
+                let mut dmixed = dout.empty_like();
+                let outputs = [&mut dmixed, dfitness];
+                modulate::backward_from_output(out, fitness, sequences, &options, dout, outputs);
+                attention(&dmixed);
+            }
+            _ => attention(dout),
+        }
     }
 
     fn evolve(&self, values: &Tensor, sequences: &Sequences, options: &Evolve, ancestry: &mut Tensor) {
@@ -227,8 +248,9 @@ impl Kernels for Cpu {
         saved: [&Tensor; 2],
         dfitness: &Tensor,
         dvalues: &mut Tensor,
+        add: bool,
     ) {
-        gene_fitness::backward(values, sequences, options, saved, dfitness, dvalues);
+        gene_fitness::backward(values, sequences, options, saved, dfitness, dvalues, add);
     }
 
     fn modulate(&self, x: &Tensor, fitness: &Tensor, sequences: &Sequences, options: &Modulate, out: &mut Tensor) {
@@ -267,18 +289,11 @@ impl Kernels for Cpu {
         info_nce::info_nce(scores, options, loss, dscores);
     }
 
-    fn adamw(
-        &self,
-        options: &AdamW,
-        update: AdamWUpdate,
-        gradient: &Tensor,
-        parameter: &mut Tensor,
-        moments: [&mut Tensor; 2],
-    ) {
-        adamw::adamw(options, update, gradient, parameter, moments);
+    fn adamw(&self, options: &AdamW, update: AdamWUpdate<'_>, tensors: Vec<Updated<'_>>) {
+        adamw::adamw(options, update, tensors);
     }
 
-    fn sum_of_squares(&self, x: &Tensor) -> f64 {
-        adamw::sum_of_squares(x)
+    fn global_norm(&self, tensors: &[&Tensor], norm: &mut Tensor) {
+        adamw::global_norm(tensors, norm);
     }
 }

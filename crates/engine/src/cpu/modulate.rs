@@ -43,9 +43,15 @@ impl Layout {
 }
 
 pub fn forward(x: &Tensor, fitness: &Tensor, sequences: &Sequences, options: &Modulate, out: &mut Tensor) {
+    out.data_mut().copy_from_slice(x.data());
+    in_place(out, fitness, sequences, options);
+}
+
+/// Modulates `out` itself.
+pub fn in_place(out: &mut Tensor, fitness: &Tensor, sequences: &Sequences, options: &Modulate) {
     let Modulate { head_dim, scale } = *options;
-    let layout = Layout::new(x, fitness, sequences, head_dim);
-    let (x, fitness) = (x.data(), fitness.data());
+    let layout = Layout::new(out, fitness, sequences, head_dim);
+    let fitness = fitness.data();
     let out = SharedMatrix::new(out.data_mut(), layout.columns);
     (0..sequences.len()).into_par_iter().for_each(|s| {
         let tokens = sequences.range(s);
@@ -55,13 +61,11 @@ pub fn forward(x: &Tensor, fitness: &Tensor, sequences: &Sequences, options: &Mo
             #[inline(always)]
             || {
                 for (position, token) in tokens.enumerate() {
-                    let x = &x[token * layout.columns..][..layout.columns];
                     let gamma = &fitness[layout.fitness_row(s, token) * layout.fitness_columns..];
                     let out = out.row(position);
                     for (begin, kv) in layout.heads() {
-                        let (out, x) = (&mut out[begin..begin + head_dim], &x[begin..begin + head_dim]);
-                        for ((out, &x), &gamma) in out.iter_mut().zip(x).zip(&gamma[kv..kv + head_dim]) {
-                            *out = x * (scale * gamma);
+                        for (out, &gamma) in out[begin..begin + head_dim].iter_mut().zip(&gamma[kv..kv + head_dim]) {
+                            *out *= scale * gamma;
                         }
                     }
                 }
@@ -72,6 +76,32 @@ pub fn forward(x: &Tensor, fitness: &Tensor, sequences: &Sequences, options: &Mo
 
 pub fn backward(
     x: &Tensor,
+    fitness: &Tensor,
+    sequences: &Sequences,
+    options: &Modulate,
+    dout: &Tensor,
+    gradients: [&mut Tensor; 2],
+) {
+    gradients_of(x, |x, _| options.scale * x, fitness, sequences, options, dout, gradients);
+}
+
+/// The same from the modulated output `scale · γ ⊙ x`.
+pub fn backward_from_output(
+    out: &Tensor,
+    fitness: &Tensor,
+    sequences: &Sequences,
+    options: &Modulate,
+    dout: &Tensor,
+    gradients: [&mut Tensor; 2],
+) {
+    gradients_of(out, |out, gamma| out / gamma, fitness, sequences, options, dout, gradients);
+}
+
+/// `scaled` gives `scale · x` from an element of `x` and its fitness.
+#[inline(always)]
+fn gradients_of(
+    x: &Tensor,
+    scaled: impl Fn(f32, f32) -> f32 + Sync,
     fitness: &Tensor,
     sequences: &Sequences,
     options: &Modulate,
@@ -105,7 +135,7 @@ pub fn backward(
                         let gamma = &gamma[kv..kv + head_dim];
                         for g in 0..head_dim {
                             dx[g] = scale * gamma[g] * dout[g];
-                            dgamma[g] += scale * x[g] * dout[g];
+                            dgamma[g] += scaled(x[g], gamma[g]) * dout[g];
                         }
                     }
                 }

@@ -2,6 +2,8 @@
 //! 2023, arXiv 2305.13245) and causal as options.
 
 use crate::error::{Result, ensure_shape};
+use crate::kernels::{AttentionGradients, Modulation};
+use crate::ops::modulate::{Modulate, ensure_modulates};
 use crate::random::Site;
 use crate::sequences::Sequences;
 use crate::tape::Var;
@@ -29,10 +31,27 @@ pub struct AttentionDropout {
     pub site: Site,
 }
 
+/// What the kernels take of a fitness that is kept with its node.
+fn modulated(fitness: &Option<(Option<usize>, Tensor, Modulate)>) -> Option<Modulation<'_>> {
+    fitness.as_ref().map(|(_, fitness, options)| Modulation { fitness, options: *options })
+}
+
 impl Var {
     /// `softmax(q kᵀ / √d) v` within each sequence: `q` `[N, n_heads·d]`, `k` and `v` `[N, n_kv_heads·d]`; the result
     /// has the shape of `q`.
     pub fn attention(q: &Var, k: &Var, v: &Var, sequences: &Sequences, options: Attention) -> Result<Var> {
+        Var::modulated_attention(q, k, v, sequences, options, None)
+    }
+
+    /// [`Var::attention`] followed by [`Var::modulate`] with a fitness, in one pass.
+    pub fn modulated_attention(
+        q: &Var,
+        k: &Var,
+        v: &Var,
+        sequences: &Sequences,
+        options: Attention,
+        modulation: Option<(&Var, Modulate)>,
+    ) -> Result<Var> {
         let Attention { n_heads, n_kv_heads, .. } = options;
         let (rows, columns) = (sequences.tokens(), q.value().columns());
         ensure_shape!(
@@ -49,18 +68,33 @@ impl Var {
             k.shape(),
             v.shape()
         );
+        if let Some((fitness, options)) = modulation {
+            ensure_modulates(q.value(), fitness.value(), sequences, options)?;
+        }
         let qkv = [q, k, v].map(|x| x.value().clone());
         let nodes = [q, k, v].map(Var::node);
+        let fitness = modulation.map(|(fitness, options)| (fitness.node(), fitness.value().clone(), options));
         let mut out = qkv[0].empty_like();
         let mut lse = Tensor::empty(out.device(), &[rows, n_heads]);
-        out.device().clone().kernels().attention(qkv.each_ref(), sequences, &options, &mut out, &mut lse);
-        let sequences = sequences.clone();
-        Ok(Var::record(out, &[q, k, v], move |dout, gradients| {
-            let mut outputs = qkv.each_ref().map(Tensor::empty_like);
-            let kernels = dout.device().kernels();
-            kernels.attention_backward(qkv.each_ref(), &sequences, &options, &lse, dout, outputs.each_mut());
+        let device = out.device().clone();
+        let outs = [&mut out, &mut lse];
+        device.kernels().attention(qkv.each_ref(), sequences, &options, modulated(&fitness), outs);
+        let (sequences, kept) = (sequences.clone(), out.clone());
+        let inputs: Vec<&Var> = [q, k, v].into_iter().chain(modulation.map(|(fitness, _)| fitness)).collect();
+        Ok(Var::record(out, &inputs, move |dout, gradients| {
+            let columns = qkv.each_ref().map(Tensor::columns);
+            let mut outputs = Tensor::side_by_side(&device, qkv[0].rows(), &columns);
+            let mut dfitness = fitness.as_ref().map(|(_, fitness, _)| fitness.empty_like());
+            let [dq, dk, dv] = &mut outputs[..] else { unreachable!("one for each of q, k and v") };
+            let wanted = AttentionGradients { qkv: [dq, dk, dv], fitness: dfitness.as_mut() };
+            let (modulation, saved) = (modulated(&fitness), [&kept, &lse]);
+            let kernels = device.kernels();
+            kernels.attention_backward(qkv.each_ref(), &sequences, &options, modulation, saved, dout, wanted);
             for (node, gradient) in nodes.into_iter().zip(outputs) {
                 gradients.add(node, gradient);
+            }
+            if let (Some((node, ..)), Some(dfitness)) = (&fitness, dfitness) {
+                gradients.add(*node, dfitness);
             }
             Ok(())
         }))

@@ -176,13 +176,13 @@ impl Var {
     pub fn rows(&self, begin: usize, end: usize) -> Result<Var> {
         let (rows, columns) = (self.value().rows(), self.value().columns());
         ensure_shape!(begin <= end && end <= rows, "rows", "{begin}..{end} is outside {:?}", self.shape());
-        let part = begin * columns..end * columns;
-        let value =
-            Tensor::from_slice(self.value().device(), &[end - begin, columns], &self.value().data()[part.clone()])?;
+        let x = self.value().reshape(&[rows, columns])?;
+        let mut value = Tensor::empty(x.device(), &[end - begin, columns]);
+        x.device().kernels().copy_rows(&x, begin, &mut value, 0, end - begin);
         let (node, full) = (self.node(), self.shape().to_vec());
         Ok(Var::record(value, &[self], move |dy, gradients| {
             let mut dx = Tensor::zeros(dy.device(), &full);
-            dx.data_mut()[part].copy_from_slice(dy.data());
+            dy.device().kernels().copy_rows(dy, 0, &mut dx, begin, end - begin);
             gradients.add(node, dx);
             Ok(())
         }))

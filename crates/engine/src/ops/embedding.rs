@@ -20,12 +20,13 @@ impl Var {
                 table.shape()
             );
             let rows = table.value().rows();
-            if let Some(place) = ids.data().iter().position(|&id| id as usize >= rows) {
-                return Err(Error::Index { operation: "embedding_sum", index: ids.data()[place], place, rows });
+            let outside = |ids: &[u32]| ids.iter().copied().enumerate().find(|&(_, id)| id as usize >= rows);
+            if let Some((place, index)) = ids.known().and_then(outside) {
+                return Err(Error::Index { operation: "embedding_sum", index, place, rows });
             }
         }
         let values: Vec<(&Ids, &Tensor)> = parts.iter().map(|(ids, table)| (*ids, table.value())).collect();
-        let mut out = Tensor::empty(first.value().device(), &[tokens, columns]);
+        let mut out = Tensor::activation(first.value().device(), &[tokens, columns]);
         out.device().clone().kernels().embedding_sum(&values, &mut out);
         let kept: Vec<(Ids, Vec<usize>, Option<usize>)> =
             parts.iter().map(|(ids, table)| ((*ids).clone(), table.shape().to_vec(), table.node())).collect();

@@ -57,7 +57,9 @@ pub fn evolve(values: &Tensor, sequences: &Sequences, options: Evolve) -> Result
         "evolve",
         "a population of no organisms"
     );
-    let mut ancestry = values.empty_like();
+    // Shares of a population of at most 256 = 2⁸ are exact even in 8 bits of significand, where activations have them.
+    let exact = matches!(options.population, Population::Sampled { size, .. } if size.is_power_of_two() && size <= 256);
+    let mut ancestry = if exact { values.empty_like() } else { Tensor::empty(values.device(), values.shape()) };
     values.device().kernels().evolve(values, sequences, &options, &mut ancestry);
     Ok(ancestry)
 }

@@ -39,10 +39,12 @@ impl Var {
         values.device().kernels().gene_fitness(&values, sequences, &options, &mut fitness, &mut inverse);
         let (node, kept, sequences) = (self.node(), fitness.clone(), sequences.clone());
         Ok(Var::record(fitness, &[self], move |dfitness, gradients| {
-            let mut dvalues = values.empty_like();
-            let kernels = dfitness.device().kernels();
-            kernels.gene_fitness_backward(&values, &sequences, &options, [&kept, &inverse], dfitness, &mut dvalues);
-            gradients.add(node, dvalues);
+            let before = gradients.take(node);
+            let add = before.is_some();
+            let mut dvalues = before.unwrap_or_else(|| values.empty_like());
+            let (kernels, saved) = (dfitness.device().kernels(), [&kept, &inverse]);
+            kernels.gene_fitness_backward(&values, &sequences, &options, saved, dfitness, &mut dvalues, add);
+            gradients.put(node, dvalues);
             Ok(())
         }))
     }

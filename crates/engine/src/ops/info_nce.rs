@@ -1,6 +1,7 @@
 //! The InfoNCE objective (van den Oord, Li and Vinyals 2018, arXiv 1807.03748) over in-batch and hard negatives.
 
 use crate::error::{Result, ensure_shape};
+use crate::kernels::Binary;
 use crate::tape::Var;
 use crate::tensor::Tensor;
 
@@ -45,7 +46,7 @@ impl Var {
         let node = self.node();
         Ok(Var::record(loss, &[self], move |dloss, gradients| {
             let mut out = dscores.empty_like();
-            dloss.device().kernels().scale(&dscores, dloss.item(), &mut out);
+            dloss.device().kernels().binary(Binary::Mul, &dscores, dloss, &mut out);
             gradients.add(node, out);
             Ok(())
         }))

@@ -4,6 +4,13 @@ use crate::error::{Result, ensure_shape};
 use crate::tape::Var;
 use crate::tensor::Tensor;
 
+/// Room for the gradients of a norm's gain and bias, in one piece where the device has such a layout.
+pub(super) fn affine_gradients(gain: &Tensor) -> [Tensor; 2] {
+    let shape = gain.shape().to_vec();
+    let mut rooms = Tensor::stacked(gain.device(), &[shape.clone(), shape]).into_iter();
+    [(); 2].map(|()| rooms.next().unwrap_or_else(|| gain.empty_like()))
+}
+
 impl Var {
     /// `(x − mean) / √(variance + ε) ⊙ gain + bias` over the last dimension; `gain` and `bias` are `[columns]`.
     pub fn layer_norm(&self, gain: &Var, bias: &Var, epsilon: f32) -> Result<Var> {
@@ -22,8 +29,8 @@ impl Var {
         let nodes = [self.node(), gain.node(), bias.node()];
         let gain_value = gain.value().clone();
         Ok(Var::record(y, &[self, gain, bias], move |dy, gradients| {
-            let (mut dx, mut dgain) = (x.empty_like(), gain_value.empty_like());
-            let mut dbias = gain_value.empty_like();
+            let mut dx = x.empty_like();
+            let [mut dgain, mut dbias] = affine_gradients(&gain_value);
             let outputs = [&mut dx, &mut dgain, &mut dbias];
             dy.device().kernels().layer_norm_backward(&x, &gain_value, &statistics, dy, outputs);
             for (node, gradient) in nodes.into_iter().zip([dx, dgain, dbias]) {

@@ -1,9 +1,18 @@
 //! Linear maps.
 
+use crate::device::Device;
 use crate::error::{Result, ensure_shape};
 use crate::kernels::{Activation, Affine, LinearGradients};
 use crate::tape::Var;
 use crate::tensor::Tensor;
+
+/// Room for the gradients at those nodes that want one, in one piece where the device has such a layout.
+fn wanted(device: &Device, places: impl Iterator<Item = (Option<usize>, Vec<usize>)>) -> Vec<Option<Tensor>> {
+    let (nodes, shapes): (Vec<_>, Vec<_>) = places.unzip();
+    let shapes: Vec<Vec<usize>> = nodes.iter().zip(shapes).filter_map(|(node, shape)| node.map(|_| shape)).collect();
+    let mut rooms = Tensor::stacked(device, &shapes).into_iter();
+    nodes.into_iter().map(|node| node.and_then(|_| rooms.next())).collect()
+}
 
 impl Var {
     /// `x Wᵀ + b`: `x` `[rows, in]`, `W` `[out, in]` as PyTorch keeps it, `b` `[out]`; the result is `[rows, out]`.
@@ -42,8 +51,8 @@ impl Var {
         let affine = |(weight, bias): &(&Var, Option<&Var>)| (weight.value().clone(), bias.map(|b| b.value().clone()));
         let kept: Vec<(Tensor, Option<Tensor>)> = parts.iter().map(affine).collect();
         let maps: Vec<Affine<'_>> = kept.iter().map(|(weight, bias)| Affine { weight, bias: bias.as_ref() }).collect();
-        let mut outs: Vec<Tensor> =
-            maps.iter().map(|map| Tensor::empty(x.device(), &[x.rows(), map.weight.rows()])).collect();
+        let columns: Vec<usize> = maps.iter().map(|map| map.weight.rows()).collect();
+        let mut outs = Tensor::side_by_side(x.device(), x.rows(), &columns);
         x.device().kernels().linear(&x, activation, &maps, &mut outs);
         let node = self.node();
         let nodes: Vec<_> = parts.iter().map(|(weight, bias)| (weight.node(), bias.and_then(Var::node))).collect();
@@ -58,18 +67,17 @@ impl Var {
             let before = gradients.take(node);
             let add = before.is_some();
             let mut dx = node.map(|_| before.unwrap_or_else(|| x.empty_like()));
-            let empty = |wanted: Option<usize>, shape: &[usize]| wanted.map(|_| Tensor::empty(x.device(), shape));
-            let places = reached.iter().map(|&part| nodes[part]).zip(&weights);
-            let (mut dweights, mut dbiases): (Vec<_>, Vec<_>) = places
-                .map(|((w_node, b_node), weight)| (empty(w_node, weight.shape()), empty(b_node, &weight.shape()[..1])))
-                .unzip();
-            let wanted = LinearGradients {
+            let of_weights =
+                reached.iter().zip(&weights).map(|(&part, weight)| (nodes[part].0, weight.shape().to_vec()));
+            let of_biases = reached.iter().zip(&weights).map(|(&part, weight)| (nodes[part].1, vec![weight.rows()]));
+            let (mut dweights, mut dbiases) = (wanted(x.device(), of_weights), wanted(x.device(), of_biases));
+            let outputs = LinearGradients {
                 input: dx.as_mut(),
                 add,
                 weights: dweights.iter_mut().map(Option::as_mut).collect(),
                 biases: dbiases.iter_mut().map(Option::as_mut).collect(),
             };
-            x.device().kernels().linear_backward(&x, activation, &weights, &douts, wanted);
+            x.device().kernels().linear_backward(&x, activation, &weights, &douts, outputs);
             if let Some(dx) = dx {
                 gradients.put(node, dx);
             }

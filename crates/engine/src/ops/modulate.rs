@@ -3,6 +3,7 @@
 use crate::error::{Result, ensure_shape};
 use crate::sequences::Sequences;
 use crate::tape::Var;
+use crate::tensor::Tensor;
 
 /// How the modulation is applied.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -13,25 +14,32 @@ pub struct Modulate {
     pub scale: f32,
 }
 
+/// Fails unless `fitness` is one that [`Var::modulate`] takes for `x`.
+pub(super) fn ensure_modulates(x: &Tensor, gamma: &Tensor, sequences: &Sequences, options: Modulate) -> Result<()> {
+    let d = options.head_dim;
+    ensure_shape!(
+        x.rows() == sequences.tokens()
+            && [sequences.len(), sequences.tokens()].contains(&gamma.rows())
+            && d > 0
+            && gamma.columns() > 0
+            && gamma.columns().is_multiple_of(d)
+            && x.columns().is_multiple_of(gamma.columns()),
+        "modulate",
+        "{:?} and fitness {:?} do not fit {} tokens in {} sequences, head dimension {d}",
+        x.shape(),
+        gamma.shape(),
+        sequences.tokens(),
+        sequences.len()
+    );
+    Ok(())
+}
+
 impl Var {
     /// `scale · γ ⊙ x`: `x` `[N, h·d]`, `fitness` `[S, v·d]` (of each sequence) or `[N, v·d]` (of each position);
     /// query head `i` takes the fitness of its kv head `i / (h / v)`.
     pub fn modulate(&self, fitness: &Var, sequences: &Sequences, options: Modulate) -> Result<Var> {
-        let (x, gamma, d) = (self.value().clone(), fitness.value().clone(), options.head_dim);
-        ensure_shape!(
-            x.rows() == sequences.tokens()
-                && [sequences.len(), sequences.tokens()].contains(&gamma.rows())
-                && d > 0
-                && gamma.columns() > 0
-                && gamma.columns().is_multiple_of(d)
-                && x.columns().is_multiple_of(gamma.columns()),
-            "modulate",
-            "{:?} and fitness {:?} do not fit {} tokens in {} sequences, head dimension {d}",
-            x.shape(),
-            gamma.shape(),
-            sequences.tokens(),
-            sequences.len()
-        );
+        let (x, gamma) = (self.value().clone(), fitness.value().clone());
+        ensure_modulates(&x, &gamma, sequences, options)?;
         let mut out = x.empty_like();
         x.device().kernels().modulate(&x, &gamma, sequences, &options, &mut out);
         let (nodes, sequences) = ([self.node(), fitness.node()], sequences.clone());

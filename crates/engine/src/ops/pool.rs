@@ -27,13 +27,13 @@ impl Var {
             x.shape(),
             sequences.tokens()
         );
-        let (shape, node) = (x.shape().to_vec(), self.node());
+        let node = self.node();
         let mut out = Tensor::empty(x.device(), &[sequences.len(), x.columns()]);
         let mut argmax = Ids::empty(x.device(), out.shape());
         x.device().kernels().pool(x, sequences, pooling, &mut out, &mut argmax);
-        let sequences = sequences.clone();
+        let (sequences, like) = (sequences.clone(), x.clone());
         Ok(Var::record(out, &[self], move |dout, gradients| {
-            let mut dx = Tensor::empty(dout.device(), &shape);
+            let mut dx = like.empty_like();
             dout.device().kernels().pool_backward(dout, &sequences, pooling, &argmax, &mut dx);
             gradients.add(node, dx);
             Ok(())

@@ -1,5 +1,6 @@
 //! The end of a transformer block: dropout, the residual sum, and its layer norm.
 
+use super::layer_norm::affine_gradients;
 use crate::error::{Result, ensure_shape};
 use crate::random::Site;
 use crate::sequences::Sequences;
@@ -64,7 +65,8 @@ impl Var {
         let [x_node, residual_node, gain_node, bias_node] = [self, residual, norm.gain, norm.bias].map(Var::node);
         let (gain, sequences) = (norm.gain.value().clone(), sequences.clone());
         Ok(Var::record(y, &[self, residual, norm.gain, norm.bias], move |dy, gradients| {
-            let (mut dsum, mut dgain, mut dbias) = (sum.empty_like(), gain.empty_like(), gain.empty_like());
+            let mut dsum = sum.empty_like();
+            let [mut dgain, mut dbias] = affine_gradients(&gain);
             let mut dx = dropout.map(|_| sum.empty_like());
             dy.device().kernels().residual_norm_backward(
                 [&sum, &gain, &statistics],

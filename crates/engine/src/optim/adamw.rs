@@ -1,6 +1,6 @@
 //! AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101), as PyTorch computes it.
 
-use crate::kernels::AdamWUpdate;
+use crate::kernels::{AdamWUpdate, Updated};
 use crate::parameters::{ParameterId, Parameters};
 use crate::tape::Gradients;
 use crate::tensor::Tensor;
@@ -44,38 +44,46 @@ impl Moments {
 }
 
 impl AdamW {
-    /// Updates every parameter that has a gradient: matrices decay, vectors (biases and norms) do not.
-    /// Gradients are taken times `gradient_scale`.
+    /// Updates every parameter that has a gradient, from gradients scaled down to a norm of `max_norm` if theirs is
+    /// larger: matrices decay, vectors (biases and norms) do not. Gives the norm `[1]` that the gradients had. Where
+    /// it or the loss `[1]` is not finite nothing is updated. `None` of no gradients.
     pub fn update(
         &self,
         parameters: &mut Parameters,
         gradients: &Gradients,
         moments: &mut Moments,
         learning_rate: f64,
-        gradient_scale: f32,
-    ) {
+        max_norm: f64,
+        loss: &Tensor,
+    ) -> Option<Tensor> {
+        let norm = global_norm(gradients)?;
         moments.step += 1;
-        for (id, gradient) in gradients.parameters() {
-            let parameter = parameters.get_mut(id);
+        let state = moments.first.iter_mut().zip(&mut moments.second);
+        let all = parameters.tensors_mut().zip(state).enumerate();
+        let updated = all.filter_map(|(index, (parameter, (first, second)))| {
             let weight_decay = if parameter.shape().len() > 1 { self.weight_decay } else { 0.0 };
-            let update = AdamWUpdate { learning_rate, weight_decay, step: moments.step, gradient_scale };
-            let ParameterId(index) = id;
-            let state = [&mut moments.first[index], &mut moments.second[index]];
-            gradient.device().kernels().adamw(self, update, gradient, parameter, state);
-        }
+            let gradient = gradients.of_parameter(ParameterId(index))?;
+            Some(Updated { gradient, parameter, moments: [first, second], weight_decay })
+        });
+        let update = AdamWUpdate { learning_rate, step: moments.step, max_norm, norm: &norm, loss };
+        norm.device().kernels().adamw(self, update, updated.collect());
+        Some(norm)
     }
 }
 
-/// The Euclidean norm of all parameters' gradients together.
-pub fn global_norm(gradients: &Gradients) -> f64 {
-    gradients.parameters().map(|(_, gradient)| gradient.device().kernels().sum_of_squares(gradient)).sum::<f64>().sqrt()
+/// The Euclidean norm `[1]` of all parameters' gradients together; `None` of none.
+pub fn global_norm(gradients: &Gradients) -> Option<Tensor> {
+    let tensors: Vec<&Tensor> = gradients.parameters().map(|(_, gradient)| gradient).collect();
+    let mut norm = Tensor::empty(tensors.first()?.device(), &[1]);
+    norm.device().clone().kernels().global_norm(&tensors, &mut norm);
+    Some(norm)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::Tape;
-    use crate::testing::random;
+    use crate::testing::{device, random};
 
     /// The formula of the paper's Algorithm 2 in double precision, beside twenty updates of ours.
     #[test]
@@ -95,7 +103,8 @@ mod tests {
                 let loss = w.mul(&tape.constant(gradient.clone())).unwrap().sum().unwrap();
                 let gradients = tape.backward(&loss).unwrap();
                 drop((w, loss));
-                options.update(&mut parameters, &gradients, &mut moments, 1e-2, 0.5);
+                let half = 0.5 * f64::from(global_norm(&gradients).unwrap().item());
+                options.update(&mut parameters, &gradients, &mut moments, 1e-2, half, &Tensor::zeros(&device(), &[1]));
                 for i in 0..expected.len() {
                     let g = f64::from(gradient.data()[i]) * 0.5;
                     m[i] = 0.9 * m[i] + 0.1 * g;
@@ -121,6 +130,24 @@ mod tests {
         let gradients = tape.backward(&loss).unwrap();
         let squares = parameters.iter().flat_map(|(_, _, x)| x.to_vec()).map(|x| 4.0 * f64::from(x).powi(2));
         let expected = squares.sum::<f64>().sqrt();
-        assert!((global_norm(&gradients) / expected - 1.0).abs() < 1e-6);
+        assert!((f64::from(global_norm(&gradients).unwrap().item()) / expected - 1.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn nothing_is_updated_where_loss_or_gradients_are_not_finite() {
+        let mut parameters = Parameters::default();
+        let id = parameters.insert("w", random(&[3, 5], 1));
+        let mut moments = Moments::new(&parameters);
+        let before = parameters.get(id).to_vec();
+        for (factor, loss) in [(1.0, f32::NAN), (f32::INFINITY, 1.0)] {
+            let tape = Tape::recording();
+            let total = tape.parameter(&parameters, id).scale(factor).unwrap().sum().unwrap();
+            let gradients = tape.backward(&total).unwrap();
+            drop(total);
+            let loss = Tensor::full(&device(), &[1], loss);
+            AdamW::default().update(&mut parameters, &gradients, &mut moments, 1.0, 1.0, &loss);
+            assert_eq!(parameters.get(id).to_vec(), before);
+            assert!(moments.first[0].to_vec().iter().all(|&m| m == 0.0));
+        }
     }
 }

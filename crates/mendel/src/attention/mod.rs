@@ -8,7 +8,7 @@ use mendel_engine::ops::evolve::{Evolve, Population, evolve};
 use mendel_engine::ops::gene_fitness::GeneFitness;
 use mendel_engine::ops::modulate::Modulate;
 use mendel_engine::random::Purpose;
-use mendel_engine::{ParameterId, Tensor, Var};
+use mendel_engine::{Device, ParameterId, Tensor, Var};
 
 use crate::layers::{Linear, Mode, Pass};
 use view::Seen;
@@ -128,12 +128,11 @@ impl Attention {
             query = query.rms_norm(&pass.parameter(query_gain), QK_NORM_EPSILON)?;
             key = key.rms_norm(&pass.parameter(key_gain), QK_NORM_EPSILON)?;
         }
-        let mixed = Var::attention(&query, &key, &value, pass.sequences, self.core(pass))?;
-        let modulated = match &self.config.genetic {
-            Some(genetic) => self.modulate(genetic, pass, &mixed, &value)?,
-            None => mixed,
-        };
-        self.output.forward(pass, &modulated)
+        let fitness = self.config.genetic.as_ref().map(|genetic| self.fitness(genetic, pass, &value)).transpose()?;
+        let modulation = fitness.as_ref().map(|(fitness, options)| (fitness, *options));
+        let (core, sequences) = (self.core(pass), pass.sequences);
+        let mixed = Var::modulated_attention(&query, &key, &value, sequences, core, modulation)?;
+        self.output.forward(pass, &mixed)
     }
 
     fn core(&self, pass: &Pass<'_>) -> Core {
@@ -145,23 +144,27 @@ impl Attention {
         Core { n_heads, n_kv_heads, causal, dropout }
     }
 
-    /// `s·γ ⊙ mixed` (section 2): by the identity there, the same as attention over `V ⊙ s·γ`.
-    fn modulate(&self, genetic: &Genetic, pass: &Pass<'_>, mixed: &Var, value: &Var) -> mendel_engine::Result<Var> {
+    /// `γ`, and how attention's output is modulated by it: `s·γ ⊙` (section 2), by the identity there the same as
+    /// attention over `V ⊙ s·γ`.
+    fn fitness(&self, genetic: &Genetic, pass: &Pass<'_>, value: &Var) -> mendel_engine::Result<(Var, Modulate)> {
         let head_dim = self.config.head_dim();
         let ancestry = self.ancestry(genetic, pass, value.value())?;
         let causal = self.config.causal;
         let options = GeneFitness { head_dim, causal, ancestry: ancestry.clone() };
         let fitness = value.gene_fitness(pass.sequences, options)?;
         if let Some(probe) = pass.probe {
-            let (values, fitness, sequences) = (value.value(), fitness.value(), pass.sequences);
-            let seen = Seen { values, fitness, ancestry: ancestry.as_ref(), sequences, head_dim, causal };
+            let host = |tensor: &Tensor| tensor.to_device(&Device::cpu());
+            let (values, fitness) = (&host(value.value())?, &host(fitness.value())?);
+            let ancestry = ancestry.as_ref().map(host).transpose()?;
+            let seen =
+                Seen { values, fitness, ancestry: ancestry.as_ref(), sequences: pass.sequences, head_dim, causal };
             probe.layer(&seen, genetic);
         }
         let scale = match genetic.fitness_scale {
             FitnessScale::UnitMean => head_dim as f32,
             FitnessScale::UnitSum => 1.0,
         };
-        mixed.modulate(&fitness, pass.sequences, Modulate { head_dim, scale })
+        Ok((fitness, Modulate { head_dim, scale }))
     }
 
     /// The ancestry `A` (section 3); none at the fixed point. Evaluation takes the infinite population, so that an

@@ -88,20 +88,17 @@ pub fn declare(config: &BertConfig) -> Vec<Declared> {
 
 /// A parameter's initial value: drawn by the seed and the parameter's name, so that two models share what they share.
 pub fn draw(declared: &Declared, config: &BertConfig, seed: u64, device: &Device) -> Tensor {
-    let mut tensor = Tensor::zeros(device, &declared.shape);
-    match declared.initial {
-        Initial::Zeros => {}
-        Initial::Ones => tensor.data_mut().fill(1.0),
-        Initial::Normal | Initial::NormalButPadding => {
-            fill_normal(&Stream::weights(seed, &declared.name), config.initializer_range, tensor.data_mut());
-        }
+    let value = if declared.initial == Initial::Ones { 1.0 } else { 0.0 };
+    let mut values = vec![value; declared.shape.iter().product()];
+    if matches!(declared.initial, Initial::Normal | Initial::NormalButPadding) {
+        fill_normal(&Stream::weights(seed, &declared.name), config.initializer_range, &mut values);
     }
     if declared.initial == Initial::NormalButPadding
-        && let Some(row) = tensor.data_mut().chunks_exact_mut(config.hidden_size).nth(config.pad_token_id)
+        && let Some(row) = values.chunks_exact_mut(config.hidden_size).nth(config.pad_token_id)
     {
         row.fill(0.0);
     }
-    tensor
+    Tensor::from_slice(device, &declared.shape, &values).expect("as many values as the shape has")
 }
 
 /// All parameters drawn.

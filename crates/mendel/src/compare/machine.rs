@@ -2,10 +2,8 @@
 
 use std::fs;
 
-use mendel_engine::cpu::UnitName;
+use mendel_engine::Device;
 use serde::{Deserialize, Serialize};
-
-use crate::settings::Settings;
 
 /// What one needs to know to repeat a measurement of time or memory.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -24,12 +22,12 @@ pub struct Machine {
 
 impl Machine {
     /// The one that this runs on.
-    pub fn this(settings: &Settings) -> Self {
+    pub fn this(device: &Device) -> Self {
         Machine {
             version: env!("CARGO_PKG_VERSION").into(),
             processor: processor().unwrap_or_else(|| std::env::consts::ARCH.into()),
             threads: rayon::current_num_threads(),
-            matrix_unit: UnitName::best(settings.precision()).describe().into(),
+            matrix_unit: device.matrix_unit(),
             system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
         }
     }

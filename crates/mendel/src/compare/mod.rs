@@ -31,7 +31,6 @@ use crate::train::{
     Inputs, PlannedRun, Resume, Run, RunRecord, Start, TrainError, Trainer, Training, TrainingBatch, arm_name,
     clear_checkpoints, plan, train_arm,
 };
-use mendel_engine::cpu::limits::matrix_peak;
 
 /// How a comparison ended.
 #[derive(Debug)]
@@ -60,7 +59,7 @@ pub fn compare(run: &mut Run<'_>, resume: &Resume) -> Result<Outcome, TrainError
         }
     }
     run.observer.observe(Event::TrainingBegins);
-    let peak = matrix_peak(settings.precision());
+    let peak = inputs.device.matrix_peak();
     let mut records = Vec::with_capacity(planned.len());
     let of = planned.len();
     let mut later = planned.iter().filter(|run| !matches!(run.start, Start::Finished(_))).count();
@@ -95,7 +94,7 @@ pub fn compare(run: &mut Run<'_>, resume: &Resume) -> Result<Outcome, TrainError
     let by_arm = by_arm(settings, &records);
     let arms = results(settings, &by_arm);
     let measured =
-        Measured { step_costs, examples: examples::of(run, &inputs, &by_arm)?, machine: Machine::this(settings) };
+        Measured { step_costs, examples: examples::of(run, &inputs, &by_arm)?, machine: Machine::this(&inputs.device) };
     let comparison = Comparison::new(arms, &by_arm, measured);
     comparison.arms.iter().try_for_each(|arm| artefacts.arm(arm))?;
     artefacts.comparison(&comparison)?;

@@ -12,8 +12,9 @@ const SCORES_AT_ONCE: usize = 1 << 24;
 /// The best passages of each query so far, as trec_eval orders them. Neither texts nor vectors of passages are kept.
 #[derive(Debug)]
 pub struct Search {
-    /// `[Q, H]`.
-    queries: Tensor,
+    device: Device,
+    /// `[Q, H]`, row by row.
+    queries: Vec<f32>,
     /// The passages' ids.
     ids: Vec<String>,
     /// For each query places in `ids` and scores.
@@ -33,9 +34,8 @@ pub struct Rankings {
 impl Search {
     /// For queries, before any passage; `depth` passages are kept for each.
     pub fn new(device: &Device, queries: &Embeddings, depth: usize) -> mendel_engine::Result<Self> {
-        let count = queries.norms.len();
-        let vectors = Tensor::from_slice(device, &[count, queries.width], &queries.vectors)?;
-        Ok(Search { queries: vectors, ids: Vec::new(), best: vec![Vec::new(); count], depth })
+        let (count, vectors) = (queries.norms.len(), queries.vectors.clone());
+        Ok(Search { device: device.clone(), queries: vectors, ids: Vec::new(), best: vec![Vec::new(); count], depth })
     }
 
     /// Compares every query with more passages.
@@ -45,16 +45,15 @@ impl Search {
         if count == 0 {
             return Ok(());
         }
-        let device = self.queries.device().clone();
         let tape = Tape::inference();
-        let block = tape.constant(Tensor::from_slice(&device, &[count, width], &passages.vectors)?);
+        let block = tape.constant(Tensor::from_slice(&self.device, &[count, width], &passages.vectors)?);
         let rows = (SCORES_AT_ONCE / count).max(1);
-        let Search { queries, ids, best, depth } = self;
-        for (queries, best) in queries.data().chunks(rows * width).zip(best.chunks_mut(rows)) {
-            let queries = tape.constant(Tensor::from_slice(&device, &[best.len(), width], queries)?);
+        let Search { device, queries, ids, best, depth } = self;
+        for (queries, best) in queries.chunks(rows * width).zip(best.chunks_mut(rows)) {
+            let queries = tape.constant(Tensor::from_slice(device, &[best.len(), width], queries)?);
             let scores = queries.matmul_transposed(&block)?;
-            let scores = scores.value().data().par_chunks(count);
-            scores.zip(best).for_each(|(scores, best)| offer(best, scores, first, ids, *depth));
+            let scores = scores.value().to_vec();
+            scores.par_chunks(count).zip(best).for_each(|(scores, best)| offer(best, scores, first, ids, *depth));
         }
         Ok(())
     }

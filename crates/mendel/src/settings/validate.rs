@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use super::Settings;
+use super::{Settings, gpu_number};
 use crate::arm::Arm;
 use crate::attention::{Genetic, InvalidAttention};
 
@@ -208,9 +208,9 @@ impl Settings {
     fn validate_machine(&self) -> Result<(), InvalidSetting> {
         let possible = self.threads <= MAX_THREADS;
         require(possible, "threads", self.threads, || format!("0 (all) to {MAX_THREADS}"))?;
-        match self.device.as_str() {
-            "auto" | "cpu" => {}
-            _ => return unavailable("device", &self.device, "auto or cpu"),
+        let known = matches!(self.device.as_str(), "auto" | "cpu") || gpu_number(&self.device).is_some();
+        if !known {
+            return unavailable("device", &self.device, "auto, cpu, cuda or cuda:N");
         }
         match self.precision.as_str() {
             "auto" | "f32" | "bf16" => Ok(()),
@@ -395,11 +395,15 @@ mod tests {
 
     #[test]
     fn what_this_version_lacks_is_said_by_name() {
-        refused("device", "cuda", "auto or cpu", |s| s.device = "cuda".into());
+        for device in ["rocm", "cuda:", "cuda:x", "cuda1"] {
+            refused("device", device, "auto, cpu, cuda or cuda:N", |s| s.device = device.into());
+        }
         refused("precision", "f16", "auto, f32 or bf16", |s| s.precision = "f16".into());
-        let message = changed(|s| s.device = "cuda".into()).validate().unwrap_err().to_string();
+        let message = changed(|s| s.device = "rocm".into()).validate().unwrap_err().to_string();
         assert!(message.contains("not available in this version"), "{message}");
-        changed(|s| s.device = "cpu".into()).validate().unwrap();
+        for device in ["cpu", "cuda", "cuda:1"] {
+            changed(|s| s.device = device.into()).validate().unwrap();
+        }
         changed(|s| s.precision = "f32".into()).validate().unwrap();
         changed(|s| s.precision = "bf16".into()).validate().unwrap();
     }

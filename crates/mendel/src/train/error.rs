@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use super::checkpoint::CheckpointError;
 use super::history::HistoryError;
+use mendel_engine::cuda::CudaError;
+
 use crate::bert::ModelError;
 use crate::data::DataError;
 use crate::evaluate::EvaluationError;
@@ -127,7 +129,10 @@ pub enum TrainError {
     Tokenizer(#[from] TokenizerError),
     /// An operation failed.
     #[error(transparent)]
-    Engine(#[from] mendel_engine::Error),
+    Engine(mendel_engine::Error),
+    /// A step does not fit into the GPU's memory.
+    #[error("{0}; less is needed with --loss-micro-batch, a lower --max-seq-len or --precision bf16")]
+    OutOfMemory(#[source] CudaError),
     /// An evaluation failed.
     #[error(transparent)]
     Evaluation(#[from] EvaluationError),
@@ -143,4 +148,13 @@ pub enum TrainError {
     /// A file could not be written.
     #[error(transparent)]
     File(#[from] FileError),
+}
+
+impl From<mendel_engine::Error> for TrainError {
+    fn from(error: mendel_engine::Error) -> Self {
+        match error {
+            mendel_engine::Error::Cuda(error @ CudaError::OutOfMemory { .. }) => TrainError::OutOfMemory(error),
+            error => TrainError::Engine(error),
+        }
+    }
 }

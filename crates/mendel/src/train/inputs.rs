@@ -152,7 +152,7 @@ impl Inputs {
         let texts = cache.encoder;
         let (fingerprint, max_seq_len) = (&fingerprints.training, texts.max_seq_len);
         info!(pairs = pairs.len(), fingerprint, max_seq_len, "the training pairs are at hand");
-        Ok(Inputs { source, texts, pairs, fingerprints, evaluator, device: settings.device() })
+        Ok(Inputs { source, texts, pairs, fingerprints, evaluator, device: settings.device()? })
     }
 
     /// Deals the training pairs out, in an order that the seed decides.

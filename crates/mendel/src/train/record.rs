@@ -14,6 +14,7 @@ use crate::arm::Arm;
 use crate::bert::BertConfig;
 use crate::evaluate::{EmbeddingQuality, Measured, Measures};
 use crate::files::{FileError, write_atomically};
+use crate::memory;
 use crate::settings::Settings;
 use crate::throughput::Throughput;
 
@@ -83,7 +84,7 @@ pub struct Resources {
     pub eval_time: f64,
     /// Largest memory in 10⁹ bytes.
     pub peak_memory_gb: f64,
-    /// Whose memory: `process`.
+    /// Whose memory: `gpu`, or `process` where arrays are in its own.
     pub peak_memory_kind: String,
     /// Speed.
     pub throughput: Throughput,
@@ -104,7 +105,7 @@ impl RunRecord {
                 epoch_times: progress.epoch_seconds.clone(),
                 eval_time: evaluation.seconds,
                 peak_memory_gb: progress.peak_memory as f64 / 1e9,
-                peak_memory_kind: "process".into(),
+                peak_memory_kind: memory::peak_kind(&inputs.device).into(),
                 throughput,
             },
             eval: evaluation.measured.clone(),

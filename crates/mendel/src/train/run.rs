@@ -189,7 +189,7 @@ pub fn train_arm(
     arm: &Arm,
     checkpoint: Option<Checkpoint>,
 ) -> Result<Training, TrainError> {
-    memory::reset_peak();
+    memory::reset_peak(&inputs.device);
     let encoder = inputs.encoder(run.settings, arm)?;
     let mut arm = ArmInTraining::begin(run, inputs, arm, encoder.clone(), checkpoint)?;
     let untrained = inputs.evaluator.evaluate(&encoder, run.observer)?;
@@ -221,6 +221,8 @@ struct ArmInTraining<'a> {
     progress: Progress,
     /// Of the last step, if this process made it.
     final_evaluation: Option<Evaluation>,
+    /// The batch of the step after the last, dealt ahead.
+    next: Option<(u64, TrainingBatch)>,
     /// Since the last logged step: pairs and seconds.
     since_log: (usize, f64),
 }
@@ -271,6 +273,7 @@ impl<'a> ArmInTraining<'a> {
             events,
             progress,
             final_evaluation,
+            next: None,
             since_log,
         })
     }
@@ -320,8 +323,16 @@ impl<'a> ArmInTraining<'a> {
     fn step(&mut self) -> Result<StepReport, TrainError> {
         let started = Instant::now();
         let step = self.progress.step;
-        let batch = self.deal(step)?;
-        let report = self.trainer.step(step, &batch, self.schedule.learning_rate(step))?;
+        let batch = match self.next.take() {
+            Some((of, batch)) if of == step => batch,
+            _ => self.deal(step)?,
+        };
+        let under_way = self.trainer.begin_step(step, &batch, self.schedule.learning_rate(step))?;
+        // While a GPU is at work.
+        if step + 1 < self.schedule.total_steps {
+            self.next = Some((step + 1, self.deal(step + 1)?));
+        }
+        let report = under_way.finish(&mut self.trainer)?;
         let seconds = started.elapsed().as_secs_f64();
         let (loss, gradient_norm, tokens) = (report.loss, report.gradient_norm, report.tokens);
         debug!(step = step + 1, loss, gradient_norm, tokens, seconds, "trained a step");
@@ -420,7 +431,7 @@ impl<'a> ArmInTraining<'a> {
     fn save(&mut self, run: &mut Run<'_>) -> Result<PathBuf, TrainError> {
         self.check_model()?;
         self.history.sync()?;
-        self.progress.peak_memory = self.progress.peak_memory.max(memory::peak());
+        self.progress.peak_memory = self.progress.peak_memory.max(memory::peak(&self.inputs.device));
         let Self { inputs, arm, trainer, store, progress, .. } = self;
         let saved = state::save(store, trainer, progress, run.settings, arm, &inputs.fingerprints)?;
         for error in saved.not_removed {

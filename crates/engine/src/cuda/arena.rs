@@ -1,0 +1,175 @@
+//! Device memory: a reusing arena, as `pool.rs` is for the host.
+//!
+//! All work of a device goes through one stream, in order. So memory may be handed out again as soon as the host has
+//! dropped it: whoever gets it next is behind whoever had it.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cudarc::driver::{result, sys::CUdeviceptr};
+
+use super::context::Context;
+use super::error::{CudaError, CudaResult};
+
+/// A block is reused for a request that fills at least this share of it.
+const LEAST_FILL: f64 = 0.5;
+/// Blocks are multiples of this, and begin at one.
+const ALIGNMENT: usize = 512;
+
+/// Free blocks by size, and how much memory is and was in use.
+#[derive(Debug, Default)]
+pub struct Arena(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    free: BTreeMap<usize, Vec<CUdeviceptr>>,
+    /// Bytes that live blocks take.
+    in_use: usize,
+    /// The most that were in use since the last reset.
+    peak: usize,
+}
+
+impl Arena {
+    /// Memory with unspecified contents.
+    fn take(&self, bytes: usize) -> CudaResult<(CUdeviceptr, usize)> {
+        let wanted = size_class(bytes);
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let reused = state.reuse(wanted);
+        let (address, size) = match reused {
+            Some(found) => found,
+            None => (state.allocate(wanted)?, wanted),
+        };
+        state.in_use += size;
+        state.peak = state.peak.max(state.in_use);
+        Ok((address, size))
+    }
+
+    fn give_back(&self, address: CUdeviceptr, size: usize) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.in_use -= size;
+        state.free.entry(size).or_default().push(address);
+    }
+
+    /// The most bytes that were in use since [`Arena::reset_peak`].
+    pub fn peak(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).peak
+    }
+
+    /// Begins a new peak at what is in use now.
+    pub fn reset_peak(&self) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.peak = state.in_use;
+    }
+
+    /// Gives all free memory back to the driver.
+    pub fn trim(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).trim();
+    }
+}
+
+impl State {
+    fn reuse(&mut self, wanted: usize) -> Option<(CUdeviceptr, usize)> {
+        let largest = (wanted as f64 / LEAST_FILL) as usize;
+        let (&size, addresses) = self.free.range_mut(wanted..=largest).next()?;
+        let address = addresses.pop()?;
+        if addresses.is_empty() {
+            self.free.remove(&size);
+        }
+        Some((address, size))
+    }
+
+    fn allocate(&mut self, size: usize) -> CudaResult<CUdeviceptr> {
+        // SAFETY: a plain allocation; the context is current.
+        let mut allocated = unsafe { result::malloc_sync(size) };
+        if allocated.is_err() {
+            self.trim();
+            // SAFETY: as above.
+            allocated = unsafe { result::malloc_sync(size) };
+        }
+        allocated.map_err(|_| {
+            let (free, total) = result::mem_get_info().unwrap_or_default();
+            CudaError::OutOfMemory { asked: size, in_use: self.in_use, free, total }
+        })
+    }
+
+    /// Freeing waits for the device, so nothing is still at work in what goes.
+    fn trim(&mut self) {
+        for address in std::mem::take(&mut self.free).into_values().flatten() {
+            // SAFETY: a free block, allocated by `allocate`. What the driver says cannot be mended here.
+            let _ = unsafe { result::free_sync(address) };
+        }
+    }
+}
+
+/// Sizes come in eight classes an octave, so that batches of nearly equal token counts share blocks.
+fn size_class(bytes: usize) -> usize {
+    let step = (bytes.next_power_of_two() / 16).max(ALIGNMENT);
+    bytes.max(1).div_ceil(step) * step
+}
+
+/// Memory of one or several arrays; goes back to the arena when the last of them is dropped.
+#[derive(Debug)]
+pub struct Block {
+    context: Arc<Context>,
+    address: CUdeviceptr,
+    size: usize,
+    stamp: AtomicU64,
+}
+
+/// The next number for contents.
+static NEXT_STAMP: AtomicU64 = AtomicU64::new(0);
+
+fn next_stamp() -> u64 {
+    NEXT_STAMP.fetch_add(1, Ordering::Relaxed)
+}
+
+impl Block {
+    /// Memory for so many bytes. Where there is none the device's failure is kept, and the block has no memory:
+    /// a device that has failed runs nothing.
+    pub fn new(context: &Arc<Context>, bytes: usize) -> Self {
+        context.enter();
+        let (address, size) = context.arena().take(bytes).unwrap_or_else(|error| {
+            context.fail(error);
+            (0, 0)
+        });
+        Block { context: context.clone(), address, size, stamp: AtomicU64::new(next_stamp()) }
+    }
+
+    /// The first byte.
+    pub fn address(&self) -> CUdeviceptr {
+        self.address
+    }
+
+    /// What it holds, by a number that no other contents have had.
+    pub fn stamp(&self) -> u64 {
+        self.stamp.load(Ordering::Relaxed)
+    }
+
+    /// Tells that the contents change.
+    pub fn touch(&self) {
+        self.stamp.store(next_stamp(), Ordering::Relaxed);
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        if self.size > 0 {
+            self.context.arena().give_back(self.address, self.size);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn size_classes_waste_at_most_an_eighth() {
+        for bytes in (0..5_000_000).step_by(77) {
+            let class = size_class(bytes);
+            assert!(class >= bytes && class.is_multiple_of(ALIGNMENT));
+            assert!(class - bytes <= ALIGNMENT.max(bytes / 8 + 1), "{bytes} -> {class}");
+        }
+    }
+}

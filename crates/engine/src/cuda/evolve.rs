@@ -1,0 +1,103 @@
+//! Evolution of each sequence and head (docs/genetic-attention.md, section 3).
+
+use super::context::{Context, Grid, arguments};
+use super::elementwise::as_kind;
+use super::programs::Program::Evolve as Kernels;
+use super::slice::Kind;
+use super::suffix;
+use crate::ops::evolve::{Evolve, Population};
+use crate::random::{Purpose, Site};
+use crate::sequences::Sequences;
+use crate::tensor::Tensor;
+
+const THREADS: usize = 128;
+/// Shared memory of a block that leaves room for several blocks on a multiprocessor.
+const MOST_SHARED: usize = 96 * 1024;
+
+pub fn evolve(context: &Context, values: &Tensor, sequences: &Sequences, options: &Evolve, ancestry: &mut Tensor) {
+    match options.population {
+        Population::Infinite => mean_field(context, values, sequences, options, ancestry),
+        Population::Sampled { size, seed, step, layer } => {
+            let site = Site { seed, step, layer, purpose: Purpose::Weights };
+            sampled(context, values, sequences, options, size, site, ancestry);
+        }
+    }
+}
+
+/// The purposes of the draws are the kernel's: the site's own is 0.
+fn sampled(
+    context: &Context,
+    values: &Tensor,
+    sequences: &Sequences,
+    options: &Evolve,
+    size: usize,
+    site: Site,
+    ancestry: &mut Tensor,
+) {
+    let (d, slice, device) = (options.head_dim, values.slice(), values.device());
+    let (count, heads) = (sequences.len(), values.columns() / d);
+    let genes = size * d;
+    let longest = sequences.ranges().map(|range| range.len()).max().unwrap_or(0);
+    // As the kernel lays it out, in words: means and fitness, the wheel with its parents and the ancestors, and what they
+    // carry, in whose place the tokens are counted in the end.
+    let (fitness, population, carried) = (2 * d, 4 * size + genes, 2 * genes);
+    let in_shared = 4 * (fitness + population + carried) <= MOST_SHARED;
+    let room = (!in_shared).then(|| Tensor::empty(device, &[count * heads * (population + carried)]));
+    let (before, carried) = if in_shared { (fitness + population, carried) } else { (fitness, 0) };
+    let counts = (2 * longest * d).div_ceil(4);
+    let counted = 4 * (before + counts) <= MOST_SHARED;
+    let words = before + carried.max(if counted { counts } else { 0 });
+    let kinds = format!("{}_{}", suffix(slice.kind()), suffix(ancestry.slice().kind()));
+    let [begins, ids] = [sequences.cu_seqlens(), sequences.ids()].map(|ids| ids.slice().address());
+    let (stride, out) = (slice.stride(values.columns()) as i32, ancestry.slice_mut().address());
+    let room = room.as_ref().map_or(0, |room| room.slice().address());
+    let site = site.words();
+    context.launch(
+        Kernels,
+        &format!("evolve_sampled_{kinds}"),
+        Grid { blocks: [count, heads, 1], threads: THREADS, shared: 4 * words },
+        arguments![
+            slice.address(),
+            stride,
+            begins,
+            ids,
+            site[0],
+            site[1],
+            site[2],
+            site[3],
+            d as i32,
+            size as i32,
+            options.num_generations as i32,
+            options.mutation_rate,
+            options.crossover_rate,
+            options.selection_pressure,
+            room,
+            i32::from(counted),
+            out,
+        ],
+    );
+}
+
+fn mean_field(context: &Context, values: &Tensor, sequences: &Sequences, options: &Evolve, ancestry: &mut Tensor) {
+    let (d, slice) = (options.head_dim, values.slice());
+    if ancestry.slice().kind() != Kind::F32 {
+        *ancestry = as_kind(context, ancestry, Kind::F32);
+    }
+    let longest = sequences.ranges().map(|range| range.len()).max().unwrap_or(0);
+    let (begins, out) = (sequences.cu_seqlens().slice().address(), ancestry.slice_mut().address());
+    let stride = slice.stride(values.columns()) as i32;
+    let blocks = [sequences.len(), values.columns() / d, 1];
+    let arguments = arguments![
+        slice.address(),
+        stride,
+        begins,
+        d as i32,
+        options.num_generations as i32,
+        options.mutation_rate,
+        options.crossover_rate,
+        options.selection_pressure,
+        out,
+    ];
+    let grid = Grid { blocks, threads: THREADS, shared: 4 * (2 * d + longest) };
+    context.launch(Kernels, &format!("evolve_mean_field_{}", suffix(slice.kind())), grid, arguments);
+}

@@ -1,0 +1,87 @@
+//! Gene fitness (docs/genetic-attention.md, sections 1, 4 and 5).
+
+use super::context::{Context, Grid, arguments};
+use super::elementwise::as_kind;
+use super::programs::Program::GeneFitness as Kernels;
+use super::slice::Kind;
+use super::suffix;
+use crate::ops::gene_fitness::GeneFitness;
+use crate::sequences::Sequences;
+use crate::tensor::Tensor;
+
+const THREADS: usize = 256;
+
+/// The ancestry in a kind that has kernels with values of `kind`, the end of those kernels' names, and its address.
+fn ancestry(context: &Context, options: &GeneFitness, kind: Kind) -> (Option<Tensor>, String, u64) {
+    let ancestry = options.ancestry.as_ref().map(|ancestry| match (kind, ancestry.slice().kind()) {
+        (Kind::Bf16, _) => ancestry.contiguous(),
+        _ => as_kind(context, ancestry, Kind::F32),
+    });
+    let of_ancestry = ancestry.as_ref().map_or(Kind::F32, |ancestry| ancestry.slice().kind());
+    let address = ancestry.as_ref().map_or(0, |ancestry| ancestry.slice().address());
+    (ancestry, format!("{}_{}", suffix(kind), suffix(of_ancestry)), address)
+}
+
+/// A block for each sequence and head, with room for numbers in shared memory.
+fn grid(values: &Tensor, sequences: &Sequences, head_dim: usize, room: usize) -> Grid {
+    Grid { blocks: [sequences.len(), values.columns() / head_dim, 1], threads: THREADS, shared: 4 * room }
+}
+
+pub fn forward(
+    context: &Context,
+    values: &Tensor,
+    sequences: &Sequences,
+    options: &GeneFitness,
+    [fitness, inverse]: [&mut Tensor; 2],
+) {
+    let (d, slice) = (options.head_dim, values.slice());
+    let (_kept, kinds, shares) = ancestry(context, options, slice.kind());
+    let [fitness, inverse] = [fitness, inverse].map(|x| x.slice_mut().address());
+    let (stride, begins) = (slice.stride(values.columns()) as i32, sequences.cu_seqlens().slice().address());
+    let causal = i32::from(options.causal);
+    let arguments = arguments![slice.address(), stride, shares, begins, d as i32, causal, fitness, inverse];
+    let room = 2 * d + d * (THREADS / d).max(1);
+    context.launch(Kernels, &format!("gene_fitness_{kinds}"), grid(values, sequences, d, room), arguments);
+}
+
+pub fn backward(
+    context: &Context,
+    values: &Tensor,
+    sequences: &Sequences,
+    options: &GeneFitness,
+    [fitness, inverse]: [&Tensor; 2],
+    dfitness: &Tensor,
+    dvalues: &mut Tensor,
+    add: bool,
+) {
+    let (d, slice, columns) = (options.head_dim, values.slice(), values.columns());
+    if dvalues.slice().kind() != slice.kind() {
+        *dvalues = as_kind(context, dvalues, slice.kind());
+    }
+    let (_kept, kinds, shares) = ancestry(context, options, slice.kind());
+    let out = dvalues.slice_mut();
+    let dfitness = as_kind(context, dfitness, Kind::F32);
+    let [fitness, inverse, dfitness] = [fitness, inverse, &dfitness].map(|x| x.slice().address());
+    let begins = sequences.cu_seqlens().slice().address();
+    let (stride, dstride) = (slice.stride(columns) as i32, out.stride(columns) as i32);
+    let (causal, add) = (i32::from(options.causal), i32::from(add));
+    context.launch(
+        Kernels,
+        &format!("gene_fitness_gradient_{kinds}"),
+        grid(values, sequences, d, d),
+        arguments![
+            slice.address(),
+            stride,
+            shares,
+            begins,
+            d as i32,
+            causal,
+            fitness,
+            inverse,
+            dfitness,
+            out.address(),
+            dstride,
+            add,
+        ],
+    );
+}

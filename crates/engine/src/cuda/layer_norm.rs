@@ -1,0 +1,127 @@
+//! Layer norm over rows, alone and of a residual sum.
+
+use super::context::{Context, Grid, arguments};
+use super::elementwise::{as_kind, totals};
+use super::programs::Program::LayerNorm;
+use super::{DropoutWords, suffix};
+use crate::ops::residual_norm::ResidualDropout;
+use crate::sequences::Sequences;
+use crate::tensor::Tensor;
+
+const WARPS: usize = 8;
+/// Blocks of the backward pass, each with its part of the sums over rows: two for each multiprocessor of a large GPU.
+const BLOCKS: usize = 264;
+
+/// Where dropout's draws come from, as the kernels take it: owners, begins and ids of the sequences, and the words.
+fn draws(dropout: Option<(&Sequences, ResidualDropout)>) -> ([u64; 3], DropoutWords) {
+    let words = DropoutWords::new(dropout.map(|(_, ResidualDropout { probability, site })| (probability, site)));
+    let sequences = dropout.map_or([0; 3], |(sequences, _)| {
+        [sequences.owners(), sequences.cu_seqlens(), sequences.ids()].map(|ids| ids.slice().address())
+    });
+    (sequences, words)
+}
+
+pub fn forward(context: &Context, x: &Tensor, affine: [&Tensor; 2], epsilon: f32, [y, statistics]: [&mut Tensor; 2]) {
+    norm(context, x, None, None, affine, epsilon, [y, statistics]);
+}
+
+pub fn residual_forward(
+    context: &Context,
+    [x, residual]: [&Tensor; 2],
+    dropout: Option<(&Sequences, ResidualDropout)>,
+    affine: [&Tensor; 2],
+    epsilon: f32,
+    [sum, y, statistics]: [&mut Tensor; 3],
+) {
+    norm(context, x, Some((residual, sum)), dropout, affine, epsilon, [y, statistics]);
+}
+
+fn norm(
+    context: &Context,
+    x: &Tensor,
+    residual: Option<(&Tensor, &mut Tensor)>,
+    dropout: Option<(&Sequences, ResidualDropout)>,
+    [gain, bias]: [&Tensor; 2],
+    epsilon: f32,
+    [y, statistics]: [&mut Tensor; 2],
+) {
+    let (rows, columns, kind) = (x.rows(), x.columns(), y.slice().kind());
+    let x = as_kind(context, x, kind);
+    let residual = residual.map(|(residual, sum)| (as_kind(context, residual, kind), sum.slice_mut().address()));
+    let (residual, sum) = residual.as_ref().map_or((0, 0), |(residual, sum)| (residual.slice().address(), *sum));
+    let ([owners, begins, ids], DropoutWords { site, threshold, kept }) = draws(dropout);
+    let [gain, bias] = [gain, bias].map(|x| x.slice().address());
+    let [y, statistics] = [y, statistics].map(|x| x.slice_mut().address());
+    let x = x.slice().address();
+    context.launch(
+        LayerNorm,
+        &format!("norm_{}", suffix(kind)),
+        Grid::line(rows.div_ceil(WARPS), 32 * WARPS),
+        arguments![
+            x,
+            residual,
+            owners,
+            begins,
+            ids,
+            site[0],
+            site[1],
+            site[2],
+            site[3],
+            threshold,
+            kept,
+            gain,
+            bias,
+            epsilon,
+            sum,
+            y,
+            statistics,
+            rows as i32,
+            columns as i32,
+        ],
+    );
+}
+
+/// Gradients of either: in the sum, the gain and the bias, and through the dropout in `masked`.
+pub fn backward(
+    context: &Context,
+    [x, gain, statistics]: [&Tensor; 3],
+    dy: &Tensor,
+    dropout: Option<(&Sequences, ResidualDropout)>,
+    [dx, dgain, dbias]: [&mut Tensor; 3],
+    masked: Option<&mut Tensor>,
+) {
+    let (rows, columns, kind) = (x.rows(), x.columns(), dx.slice().kind());
+    let (x, dy) = (as_kind(context, x, kind), as_kind(context, dy, kind));
+    let blocks = rows.div_ceil(WARPS).clamp(1, BLOCKS);
+    let mut partial = Tensor::empty(x.device(), &[blocks, 2 * columns]);
+    let ([owners, begins, ids], DropoutWords { site, threshold, kept }) = draws(dropout);
+    let [from, gain, statistics, gradient] = [&x, gain, statistics, &dy].map(|x| x.slice().address());
+    let masked = masked.map_or(0, |masked| masked.slice_mut().address());
+    let [to, sums] = [dx.slice_mut().address(), partial.slice_mut().address()];
+    context.launch(
+        LayerNorm,
+        &format!("norm_gradient_{}", suffix(kind)),
+        Grid::line(blocks, 32 * WARPS),
+        arguments![
+            from,
+            gain,
+            statistics,
+            gradient,
+            owners,
+            begins,
+            ids,
+            site[0],
+            site[1],
+            site[2],
+            site[3],
+            threshold,
+            kept,
+            to,
+            masked,
+            sums,
+            rows as i32,
+            columns as i32,
+        ],
+    );
+    totals(context, &partial, [dgain, dbias]);
+}

@@ -1,0 +1,238 @@
+//! Linear maps and other products: what cuBLASLt is given, and what it leaves to do.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError, Weak};
+
+use super::arena::Block;
+use super::context::{Context, arguments};
+use super::elementwise::{accumulate, as_kind, grid, sum_rows};
+use super::products::{Epilogue, Operand, multiply};
+use super::programs::Program::Linear;
+use super::slice::{Kind, Slice};
+use super::suffix;
+use crate::kernels::{Activation, Affine, LinearGradients, Matrix};
+use crate::tensor::Tensor;
+
+/// Weights and biases as products read them: in the activations' kind, those of one input joined. Made when they are
+/// first needed after their parameters have changed, once a step, for the forward and the backward pass.
+#[derive(Default)]
+pub struct Weights(Mutex<HashMap<(Vec<u64>, Kind), Copy>>);
+
+struct Copy {
+    /// The contents that it is a copy of.
+    stamps: Vec<u64>,
+    /// Of their memory, so that copies of what is no more can be dropped.
+    sources: Vec<Weak<Block>>,
+    joined: Tensor,
+}
+
+impl Weights {
+    /// Tensors of equal columns, one below the other, in that kind.
+    fn joined(&self, context: &Context, tensors: &[&Tensor], kind: Kind) -> Tensor {
+        if let &[single] = tensors
+            && single.slice().kind() == kind
+        {
+            return single.clone();
+        }
+        let slices: Vec<&Slice> = tensors.iter().map(|tensor| tensor.slice()).collect();
+        let key = (slices.iter().map(|slice| slice.address()).collect(), kind);
+        let stamps: Vec<u64> = slices.iter().map(|slice| slice.stamp()).collect();
+        let mut copies = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(copy) = copies.get(&key).filter(|copy| copy.stamps == stamps) {
+            return copy.joined.clone();
+        }
+        copies.retain(|_, copy| copy.sources.iter().all(|source| source.strong_count() > 0));
+        let columns = tensors[0].columns();
+        let rows = tensors.iter().map(|tensor| tensor.len() / columns).sum::<usize>();
+        let mut joined = Tensor::of_kind(tensors[0].device(), &[rows, columns], kind);
+        let mut to = joined.slice_mut().address();
+        for slice in &slices {
+            let (kernel, count) = (if kind == Kind::Bf16 { "round_weights" } else { "copy_weights" }, slice.len());
+            context.launch(Linear, kernel, grid(count.div_ceil(4)), arguments![slice.address(), to, count]);
+            to += (count * kind.size()) as u64;
+        }
+        let sources = slices.iter().map(|slice| slice.lifetime()).collect();
+        copies.insert(key, Copy { stamps, sources, joined: joined.clone() });
+        joined
+    }
+}
+
+/// What products read of the input of linear maps.
+fn activated(context: &Context, x: &Tensor, activation: Activation) -> Tensor {
+    match activation {
+        Activation::Identity => x.contiguous(),
+        Activation::Gelu => {
+            let (x, mut out) = (x.contiguous(), x.empty_like());
+            let (count, to) = (x.len(), out.slice_mut().address());
+            let kernel = format!("gelu_{}", suffix(x.slice().kind()));
+            context.launch(Linear, &kernel, grid(count.div_ceil(4)), arguments![x.slice().address(), to, count]);
+            out
+        }
+    }
+}
+
+fn operand(x: &Tensor) -> Operand {
+    x.slice().operand(x.columns())
+}
+
+fn transposed(operand: Operand) -> Operand {
+    Operand { transposed: !operand.transposed, ..operand }
+}
+
+/// Ranges of parts whose matrices lie side by side: all of them, or each alone; and the matrix that each range makes up.
+fn groups(parts: &[&Tensor]) -> Vec<(std::ops::Range<usize>, Operand)> {
+    let slices: Vec<(&Slice, usize)> = parts.iter().map(|part| (part.slice(), part.columns())).collect();
+    match Slice::joined(&slices) {
+        Some(joined) => vec![(0..parts.len(), joined)],
+        None => parts.iter().enumerate().map(|(part, x)| (part..part + 1, operand(x))).collect(),
+    }
+}
+
+pub fn forward(
+    context: &Context,
+    weights: &Weights,
+    x: &Tensor,
+    activation: Activation,
+    parts: &[Affine<'_>],
+    outs: &mut [Tensor],
+) {
+    let input = activated(context, x, activation);
+    let kind = input.slice().kind();
+    outs.iter_mut().for_each(|out| {
+        out.slice_mut();
+    });
+    let outs: Vec<&Tensor> = outs.iter().collect();
+    for (range, out) in groups(&outs) {
+        let parts = &parts[range];
+        let matrices: Vec<&Tensor> = parts.iter().map(|part| part.weight).collect();
+        let weight = weights.joined(context, &matrices, kind);
+        let biases: Vec<Tensor> = biases(parts);
+        let biases: Vec<&Tensor> = biases.iter().collect();
+        let bias = (!biases.is_empty()).then(|| weights.joined(context, &biases, out.kind));
+        let epilogue = bias.as_ref().map_or(Epilogue::None, |bias| Epilogue::Bias(bias.slice().address()));
+        context.keep(multiply(context, operand(&input), transposed(operand(&weight)), out, false, epilogue));
+    }
+}
+
+/// The parts' biases, zeros where only some have one; empty where none has.
+fn biases(parts: &[Affine<'_>]) -> Vec<Tensor> {
+    if parts.iter().all(|part| part.bias.is_none()) {
+        return Vec::new();
+    }
+    let of = |part: &Affine<'_>| match part.bias {
+        Some(bias) => bias.clone(),
+        None => Tensor::zeros(part.weight.device(), &[part.weight.rows()]),
+    };
+    parts.iter().map(of).collect()
+}
+
+pub fn backward(
+    context: &Context,
+    weights: &Weights,
+    x: &Tensor,
+    activation: Activation,
+    matrices: &[&Tensor],
+    douts: &[&Tensor],
+    gradients: LinearGradients<'_>,
+) {
+    let LinearGradients { input: dx, add, weights: mut dweights, mut biases } = gradients;
+    let kind = x.slice().kind();
+    let of_kind: Vec<Tensor> = douts.iter().map(|dout| unlike(context, dout, kind)).collect();
+    let douts: Vec<&Tensor> = of_kind.iter().collect();
+    let groups = groups(&douts);
+    // The input as products read it: where GELU is taken, the gradient's kernel makes it again.
+    let mut input = None;
+    if let Some(dx) = dx {
+        let direct = activation == Activation::Identity && dx.slice().kind() == kind;
+        let mut room = (!direct).then(|| Tensor::of_kind(x.device(), x.shape(), kind));
+        let target = match &mut room {
+            Some(room) => room,
+            None => &mut *dx,
+        };
+        target.slice_mut();
+        for (index, (range, dout)) in groups.iter().enumerate() {
+            let weight = weights.joined(context, &matrices[range.clone()], kind);
+            let adds = index > 0 || direct && add;
+            context.keep(multiply(context, *dout, operand(&weight), operand(target), adds, Epilogue::None));
+        }
+        if activation == Activation::Gelu {
+            input = Some(through_gelu(context, x, target));
+        }
+        match room {
+            Some(room) if add => accumulate(context, &room, dx),
+            Some(room) => *dx = room,
+            None => {}
+        }
+    }
+    if dweights.iter().all(Option::is_none) && biases.iter().all(Option::is_none) {
+        return;
+    }
+    let input = input.unwrap_or_else(|| activated(context, x, activation));
+    for (range, dout) in &groups {
+        let parts: Vec<&Tensor> = douts[range.clone()].to_vec();
+        of_parameters(context, &input, *dout, &parts, &mut dweights[range.clone()], &mut biases[range.clone()]);
+    }
+}
+
+/// The array in that kind, left in its place beside others where it has it.
+fn unlike(context: &Context, x: &Tensor, kind: Kind) -> Tensor {
+    if x.slice().kind() == kind { x.clone() } else { as_kind(context, x, kind) }
+}
+
+/// Turns the gradient in `gelu(x)` into that in `x`, and gives `gelu(x)`.
+fn through_gelu(context: &Context, x: &Tensor, gradient: &mut Tensor) -> Tensor {
+    let (x, mut out, count) = (x.contiguous(), gradient.empty_like(), x.len());
+    let [from, in_place, to] = [x.slice().address(), gradient.slice_mut().address(), out.slice_mut().address()];
+    let kernel = format!("gelu_gradient_{}", suffix(x.slice().kind()));
+    context.launch(Linear, &kernel, grid(count.div_ceil(4)), arguments![from, in_place, to, count]);
+    out
+}
+
+/// Gradients of weights and biases from the input and the gradients of the outputs, which lie side by side in `dout`.
+fn of_parameters<'a>(
+    context: &Context,
+    input: &Tensor,
+    dout: Operand,
+    parts: &[&Tensor],
+    dweights: &mut [Option<&'a mut Tensor>],
+    biases: &mut [Option<&'a mut Tensor>],
+) {
+    dweights.iter_mut().chain(biases.iter_mut()).flatten().for_each(|gradient| {
+        gradient.slice_mut();
+    });
+    let whole = |gradients: &[Option<&mut Tensor>]| {
+        let slices: Option<Vec<&Slice>> = gradients.iter().map(|gradient| Some(gradient.as_ref()?.slice())).collect();
+        slices.filter(|slices| Slice::follow(slices)).map(|slices| slices[0].address())
+    };
+    let (right, kind) = (operand(input), Kind::F32);
+    if let (Some(address), sums) = (whole(dweights), whole(biases)) {
+        let (rows, columns) = (dout.columns, input.columns());
+        let out = Operand { address, rows, columns, stride: columns, kind, transposed: false };
+        let left = transposed(dout);
+        let with_sums =
+            sums.is_some_and(|sums| multiply(context, left, right, out, false, Epilogue::SumOfLeft(sums)).is_ok());
+        if with_sums {
+            return;
+        }
+        context.keep(multiply(context, left, right, out, false, Epilogue::None));
+    } else {
+        for (part, dweight) in parts.iter().zip(dweights.iter_mut()) {
+            let Some(dweight) = dweight else { continue };
+            let left = transposed(operand(part));
+            context.keep(multiply(context, left, right, operand(dweight), false, Epilogue::None));
+        }
+    }
+    for (part, dbias) in parts.iter().zip(biases) {
+        let Some(dbias) = dbias else { continue };
+        sum_rows(context, part, dbias);
+    }
+}
+
+pub fn matmul(context: &Context, a: Matrix<'_>, b: Matrix<'_>, out: &mut Tensor) {
+    out.slice_mut();
+    let kind = out.slice().kind();
+    let (left, right) = (unlike(context, a.tensor, kind), unlike(context, b.tensor, kind));
+    let read = |x: &Tensor, transposed: bool| Operand { transposed, ..operand(x) };
+    let (left, right) = (read(&left, a.transposed), read(&right, b.transposed));
+    context.keep(multiply(context, left, right, operand(out), false, Epilogue::None));
+}

@@ -1,0 +1,67 @@
+// One vector per sequence, and vectors of unit length.
+#include "common.cuh"
+
+constexpr int THREADS = 128;
+
+// By the numbers that pool.rs gives them.
+enum Pooling { MEAN, CLS, LARGEST };
+
+#define POOL(T, kind)                                                                                       \
+    extern "C" __global__ void __launch_bounds__(THREADS) pool_##kind(                                      \
+        int pooling, const T* x, const u32* begins, float* out, u32* argmax, int columns) {                 \
+        const int sequence = blockIdx.y, c = blockIdx.x * THREADS + threadIdx.x;                            \
+        if (c >= columns) return;                                                                           \
+        const u32 begin = begins[sequence], end = begins[sequence + 1];                                     \
+        float value = to_float(x[size_t(begin) * columns + c]);                                             \
+        u32 place = begin;                                                                                  \
+        if (pooling != CLS)                                                                                 \
+            for (u32 token = begin + 1; token < end; token++) {                                             \
+                const float v = to_float(x[size_t(token) * columns + c]);                                   \
+                if (pooling == MEAN)                                                                        \
+                    value += v;                                                                             \
+                else if (v > value)                                                                         \
+                    value = v, place = token;                                                               \
+            }                                                                                               \
+        if (pooling == MEAN) value /= end - begin;                                                          \
+        out[size_t(sequence) * columns + c] = value;                                                        \
+        if (pooling == LARGEST) argmax[size_t(sequence) * columns + c] = place;                             \
+    }                                                                                                       \
+    extern "C" __global__ void __launch_bounds__(THREADS) pool_gradient_##kind(                             \
+        int pooling, const float* dout, const u32* begins, const u32* owners, const u32* argmax, T* dx,     \
+        int columns) {                                                                                      \
+        const u32 token = blockIdx.x, sequence = owners[token];                                             \
+        const u32 begin = begins[sequence], end = begins[sequence + 1];                                     \
+        for (int c = threadIdx.x; c < columns; c += THREADS) {                                              \
+            const size_t at = size_t(sequence) * columns + c;                                               \
+            float d = dout[at];                                                                             \
+            if (pooling == MEAN)                                                                            \
+                d /= end - begin;                                                                           \
+            else if (pooling == CLS ? token != begin : argmax[at] != token)                                 \
+                d = 0;                                                                                      \
+            dx[size_t(token) * columns + c] = from_float<T>(d);                                             \
+        }                                                                                                   \
+    }
+POOL(float, f32)
+POOL(bf16, bf16)
+
+extern "C" __global__ void __launch_bounds__(THREADS) l2_normalize(
+    const float* x, float* out, float* norms, int columns) {
+    const size_t begin = size_t(blockIdx.x) * columns;
+    float squares = 0;
+    for (int c = threadIdx.x; c < columns; c += THREADS) squares += x[begin + c] * x[begin + c];
+    const float norm = fmaxf(sqrtf(block_sum(squares)), 1e-12f);
+    for (int c = threadIdx.x; c < columns; c += THREADS) out[begin + c] = x[begin + c] / norm;
+    if (threadIdx.x == 0) norms[blockIdx.x] = norm;
+}
+
+// dx = (dy - y (y dy)) / norm
+extern "C" __global__ void __launch_bounds__(THREADS) l2_normalize_gradient(
+    const float* y, const float* norms, const float* dy, float* dx, int columns) {
+    const size_t begin = size_t(blockIdx.x) * columns;
+    float along = 0;
+    for (int c = threadIdx.x; c < columns; c += THREADS) along += y[begin + c] * dy[begin + c];
+    along = block_sum(along);
+    const float norm = norms[blockIdx.x];
+    for (int c = threadIdx.x; c < columns; c += THREADS)
+        dx[begin + c] = (dy[begin + c] - y[begin + c] * along) / norm;
+}
