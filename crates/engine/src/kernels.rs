@@ -190,24 +190,23 @@ pub trait Kernels: Send + Sync {
     /// Zeroes elements of `[N, H]` with the given probability and scales the others; its own gradient.
     fn dropout(&self, x: &Tensor, sequences: &Sequences, probability: f32, site: Site, out: &mut Tensor);
 
-    /// Softmax attention within each sequence, modulated where that is asked for; `lse` `[N, h]` receives each row's
-    /// log of its sum of exponentials.
+    /// Softmax attention within each sequence, modulated where that is asked for. Gives what the backward pass needs.
     fn attention(
         &self,
         qkv: [&Tensor; 3],
         sequences: &Sequences,
         options: &Attention,
         modulation: Option<Modulation<'_>>,
-        outs: [&mut Tensor; 2],
-    );
-    /// Gradients of [`Kernels::attention`] from its two outputs.
+        out: &mut Tensor,
+    ) -> AttentionSaved;
+    /// Gradients of [`Kernels::attention`] from its output and what it gave.
     fn attention_backward(
         &self,
         qkv: [&Tensor; 3],
         sequences: &Sequences,
         options: &Attention,
         modulation: Option<Modulation<'_>>,
-        saved: [&Tensor; 2],
+        saved: (&Tensor, &AttentionSaved),
         dout: &Tensor,
         gradients: AttentionGradients<'_>,
     );
@@ -272,13 +271,33 @@ pub struct Modulation<'a> {
     pub fitness: &'a Tensor,
     /// How it is applied.
     pub options: Modulate,
+    /// Where it comes from, if it is that of the values that are attended to.
+    pub of_values: Option<OfValues<'a>>,
+}
+
+/// A fitness that [`Kernels::gene_fitness`] has made from the values.
+#[derive(Clone, Copy)]
+pub struct OfValues<'a> {
+    /// How.
+    pub options: &'a GeneFitness,
+    /// `u`, which it gave beside the fitness.
+    pub inverse: &'a Tensor,
+}
+
+/// What attention keeps for its backward pass.
+#[derive(Clone, Debug)]
+pub struct AttentionSaved {
+    /// `[N, h]`: the log of each row's sum of exponentials.
+    pub lse: Tensor,
+    /// Which probabilities dropout has left, where a device remembers rather than draws again.
+    pub kept: Option<Ids>,
 }
 
 /// Where the gradients of attention go.
 pub struct AttentionGradients<'a> {
-    /// In queries, keys and values.
+    /// In queries, keys and values; in the latter also through a fitness that is made from them.
     pub qkv: [&'a mut Tensor; 3],
-    /// In the modulation's fitness, if there is one.
+    /// In the modulation's fitness, if it is made from something else.
     pub fitness: Option<&'a mut Tensor>,
 }
 

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::kernels::{
-    Activation, AdamWUpdate, Affine, AttentionGradients, Binary, Kernels, LinearGradients, Matrix, Modulation, Moment,
-    Unary, Updated,
+    Activation, AdamWUpdate, Affine, AttentionGradients, AttentionSaved, Binary, Kernels, LinearGradients, Matrix,
+    Modulation, Moment, Unary, Updated,
 };
 use crate::ops::attention::Attention;
 use crate::ops::evolve::Evolve;
@@ -123,14 +123,14 @@ take_the_time_of! {
         sequences: &Sequences,
         options: &Attention,
         modulation: Option<Modulation<'_>>,
-        outs: [&mut Tensor; 2],
-    );
+        out: &mut Tensor,
+    ) -> AttentionSaved;
     fn attention_backward(
         qkv: [&Tensor; 3],
         sequences: &Sequences,
         options: &Attention,
         modulation: Option<Modulation<'_>>,
-        saved: [&Tensor; 2],
+        saved: (&Tensor, &AttentionSaved),
         dout: &Tensor,
         gradients: AttentionGradients<'_>,
     );

@@ -15,6 +15,8 @@ pub struct Sequences {
     ids: Ids,
     owners: Ids,
     tiles: Ids,
+    kept_begins: Ids,
+    kept_words: usize,
 }
 
 /// Queries, or keys, that a GPU's kernels of attention take at once.
@@ -42,11 +44,22 @@ impl Sequences {
         }
         let on_device = |numbers: &[u32]| Ids::known_from_slice(device, &[numbers.len()], numbers);
         let plan = device.gpu().map(|_| (owners(lengths), tiles(lengths))).unwrap_or_default();
+        let mut kept_words = 0;
+        let kept_begins: Vec<u32> = lengths
+            .iter()
+            .map(|length| {
+                let begin = kept_words as u32;
+                kept_words += length * length.div_ceil(TILE) * TILE / 32;
+                begin
+            })
+            .collect();
         Ok(Sequences {
             cu_seqlens: on_device(&cu_seqlens)?,
             ids: on_device(ids)?,
             owners: on_device(&plan.0)?,
             tiles: on_device(&plan.1)?,
+            kept_begins: on_device(if device.gpu().is_some() { &kept_begins } else { &[] })?,
+            kept_words,
             bounds: cu_seqlens.into(),
         })
     }
@@ -95,6 +108,19 @@ impl Sequences {
     /// of the longest sequences first, which have the most work.
     pub(crate) fn tiles(&self) -> &Ids {
         &self.tiles
+    }
+}
+
+impl Sequences {
+    /// `[S]` on a GPU, else empty: where each sequence's bits begin, of a head's, in 32-bit words. A query has a bit for
+    /// each key, filled up to whole tiles.
+    pub(crate) fn kept_begins(&self) -> &Ids {
+        &self.kept_begins
+    }
+
+    /// Words of a head's bits.
+    pub(crate) fn kept_words(&self) -> usize {
+        self.kept_words
     }
 }
 

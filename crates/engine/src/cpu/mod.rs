@@ -25,8 +25,8 @@ mod scratch;
 mod softmax;
 
 use crate::kernels::{
-    Activation, AdamWUpdate, Affine, AttentionGradients, Binary, Kernels, LinearGradients, Matrix, Modulation, Unary,
-    Updated,
+    Activation, AdamWUpdate, Affine, AttentionGradients, AttentionSaved, Binary, Kernels, LinearGradients, Matrix,
+    Modulation, OfValues, Unary, Updated,
 };
 use crate::ops::attention::Attention;
 use crate::ops::evolve::Evolve;
@@ -194,12 +194,14 @@ impl Kernels for Cpu {
         sequences: &Sequences,
         options: &Attention,
         modulation: Option<Modulation<'_>>,
-        [out, lse]: [&mut Tensor; 2],
-    ) {
-        attention::forward(self.unit, qkv, sequences, options, out, lse);
-        if let Some(Modulation { fitness, options }) = modulation {
+        out: &mut Tensor,
+    ) -> AttentionSaved {
+        let mut lse = Tensor::empty(out.device(), &[out.rows(), options.n_heads]);
+        attention::forward(self.unit, qkv, sequences, options, out, &mut lse);
+        if let Some(Modulation { fitness, options, .. }) = modulation {
             modulate::in_place(out, fitness, sequences, &options);
         }
+        AttentionSaved { lse, kept: None }
     }
 
     fn attention_backward(
@@ -208,20 +210,21 @@ impl Kernels for Cpu {
         sequences: &Sequences,
         options: &Attention,
         modulation: Option<Modulation<'_>>,
-        [out, lse]: [&Tensor; 2],
+        (out, saved): (&Tensor, &AttentionSaved),
         dout: &Tensor,
         gradients: AttentionGradients<'_>,
     ) {
-        let attention =
-            |dout: &Tensor| attention::backward(self.unit, qkv, sequences, options, lse, dout, gradients.qkv);
-        match (modulation, gradients.fitness) {
-            (Some(Modulation { fitness, options }), Some(dfitness)) => {
-                let mut dmixed = dout.empty_like();
-                let outputs = [&mut dmixed, dfitness];
-                modulate::backward_from_output(out, fitness, sequences, &options, dout, outputs);
-                attention(&dmixed);
-            }
-            _ => attention(dout),
+        let AttentionGradients { qkv: [dq, dk, dv], fitness: wanted } = gradients;
+        let lse = &saved.lse;
+        let Some(Modulation { fitness, options: modulate, of_values }) = modulation else {
+            return attention::backward(self.unit, qkv, sequences, options, lse, dout, [dq, dk, dv]);
+        };
+        let (mut dmixed, mut room) = (dout.empty_like(), None);
+        let dfitness = wanted.unwrap_or_else(|| room.insert(fitness.empty_like()));
+        modulate::backward_from_output(out, fitness, sequences, &modulate, dout, [&mut dmixed, &mut *dfitness]);
+        attention::backward(self.unit, qkv, sequences, options, lse, &dmixed, [dq, dk, &mut *dv]);
+        if let Some(OfValues { options, inverse }) = of_values {
+            gene_fitness::backward(qkv[2], sequences, options, [fitness, inverse], dfitness, dv, true);
         }
     }
 

@@ -127,25 +127,23 @@ __device__ __forceinline__ void keep_by_rows(
     keep[3] = (odd ? mine[1] : theirs[1]) < threshold ? 0.0f : 1.0f;
 }
 
-// The same for a piece of 16 keys by 8 queries: this lane's keys are `key` and key + 8, its queries two of the piece's.
-// Of the lanes whose keys share a block of draws each draws for one of the four blocks; they are transposed.
-__device__ __forceinline__ void keep_by_columns(
-    const Stream& stream, u32 threshold, int key, int query, int blocks, float (&keep)[4]) {
-    const int lane = lane_of(), i = lane / 4 % 4;
-    const bool odd = i % 2, upper = i / 2;
-    const u32 index = u32(query + i % 2) * blocks + (key - i + (upper ? 8 : 0)) / 4;
-    const uint4 draw = block_of(stream, index);
-    const u32 low = __shfl_xor_sync(ALL_LANES, odd ? draw.x : draw.y, 4);
-    const u32 high = __shfl_xor_sync(ALL_LANES, odd ? draw.z : draw.w, 4);
-    // Of the pair of blocks that this lane and its neighbour have drawn: words 0 or 1, and words 2 or 3.
-    const u32 low_first = odd ? low : draw.x, low_second = odd ? draw.y : low;
-    const u32 high_first = odd ? high : draw.z, high_second = odd ? draw.w : high;
-    const u32 other_first = __shfl_xor_sync(ALL_LANES, upper ? low_first : high_first, 8);
-    const u32 other_second = __shfl_xor_sync(ALL_LANES, upper ? low_second : high_second, 8);
-    keep[0] = (upper ? other_first : low_first) < threshold ? 0.0f : 1.0f;
-    keep[1] = (upper ? other_second : low_second) < threshold ? 0.0f : 1.0f;
-    keep[2] = (upper ? high_first : other_first) < threshold ? 0.0f : 1.0f;
-    keep[3] = (upper ? high_second : other_second) < threshold ? 0.0f : 1.0f;
+// Which probabilities dropout has left: a bit for each query and key, a query's in words of 32 keys, whole tiles.
+struct Kept {
+    u32* words;
+
+    // Of a sequence and head, whose heads' words are `words_of_head` apart.
+    __device__ __forceinline__ Kept(u32* all, const u32* begins, u32 sequence, int head, int words_of_head) {
+        words = all + size_t(head) * words_of_head + begins[sequence];
+    }
+
+    // The word of a query in which the bits of a tile's first or second 32 keys are.
+    __device__ __forceinline__ u32& word(int query, int length, int first_key, int half) const {
+        return words[query * ((length + TILE - 1) / TILE * (TILE / 32)) + first_key / 32 + half];
+    }
+};
+
+__device__ __forceinline__ float bit(u32 word, int place) {
+    return word >> place & 1 ? 1.0f : 0.0f;
 }
 
 // Stores 16 rows of a head from the registers of a warp, through the warp's own rows of a tile.
@@ -175,21 +173,24 @@ __device__ __forceinline__ void modulation_of(
     const float* fitness, int fitness_columns, float scale, u32 sequence, int kv_head, int gene, float (&factor)[2]) {
     factor[0] = factor[1] = 1;
     if (fitness) {
-        const float* row = fitness + size_t(sequence) * fitness_columns + kv_head * D + gene;
-        factor[0] = scale * row[0], factor[1] = scale * row[1];
+        const float2 pair =
+            *reinterpret_cast<const float2*>(fitness + size_t(sequence) * fitness_columns + kv_head * D + gene);
+        factor[0] = scale * pair.x, factor[1] = scale * pair.y;
     }
 }
 
 template <int D>
 __device__ void forward(
     Heads q, Heads k, Heads v, const u32* tiles, const u32* begins, const u32* ids, int group, int causal,
-    Dropout dropout, const float* fitness, int fitness_columns, float scale, bf16* out, int out_stride, float* lse) {
+    Dropout dropout, u32* kept_bits, const u32* kept_begins, int kept_words, const float* fitness, int fitness_columns,
+    float scale, bf16* out, int out_stride, float* lse) {
     __shared__ Tile<D> queries, keys, values;
     const Work work(tiles, begins, ids);
     const int head = blockIdx.y, kv_head = head / group, lane = lane_of();
     const int first = work.first + warp_of() * 16, row = first + lane / 4;
     const int blocks = (work.length + 3) / 4;
     const Stream stream = stream_of(dropout.site, work.id, head, 0);
+    const Kept kept(kept_bits, kept_begins, work.sequence, head, kept_words);
     queries.fetch(work, q, head, work.first);
     u32 query[D / 16][4];
     float sums[D / 8][4] = {}, largest[2] = {-1e30f, -1e30f}, total[2] = {};
@@ -203,52 +204,61 @@ __device__ void forward(
         __syncthreads();
         if (key == 0) queries.left(warp_of() * 16, query);
         if (first >= work.length) continue;
-        float scores[TILE / 16][2][4], most[2] = {-1e30f, -1e30f};
+        // 32 keys at a time, as many as a word has bits.
+        for (int half = 0; half < 2 && key + 32 * half < end; half++) {
+            const int begin = key + 32 * half;
+            float scores[2][2][4], most[2] = {-1e30f, -1e30f};
 #pragma unroll
-        for (int piece = 0; piece < TILE / 16; piece++) {
-            if (key + 16 * piece >= end) continue;
-            scores_of<D>(query, keys, 16 * piece, scores[piece]);
+            for (int piece = 0; piece < 2; piece++) {
+                scores_of<D>(query, keys, 32 * half + 16 * piece, scores[piece]);
 #pragma unroll
-            for (int half = 0; half < 2; half++)
-#pragma unroll
-                for (int i = 0; i < 4; i++) {
-                    const int column = key + 16 * piece + 8 * half + lane % 4 * 2 + i % 2;
-                    const bool seen = column < work.length && !(causal && column > row + i / 2 * 8);
-                    float& score = scores[piece][half][i];
+                for (int i = 0; i < 8; i++) {
+                    const int column = begin + 16 * piece + i / 4 * 8 + lane % 4 * 2 + i % 2;
+                    const bool seen = column < work.length && !(causal && column > row + i / 2 % 2 * 8);
+                    float& score = scores[piece][i / 4][i % 4];
                     score = seen ? score * scale_log2<D>() : -1e30f;
-                    most[i / 2] = fmaxf(most[i / 2], score);
-                }
-        }
-#pragma unroll
-        for (int i = 0; i < 2; i++) {
-            most[i] = fmaxf(most[i], __shfl_xor_sync(ALL_LANES, most[i], 1));
-            most[i] = fmaxf(most[i], __shfl_xor_sync(ALL_LANES, most[i], 2));
-            most[i] = fmaxf(most[i], largest[i]);
-            const float shrink = exp2_fast(largest[i] - most[i]);
-            largest[i] = most[i];
-            total[i] *= shrink;
-#pragma unroll
-            for (int n = 0; n < D / 8; n++) sums[n][2 * i] *= shrink, sums[n][2 * i + 1] *= shrink;
-        }
-#pragma unroll
-        for (int piece = 0; piece < TILE / 16; piece++) {
-            if (key + 16 * piece >= end) continue;
-#pragma unroll
-            for (int half = 0; half < 2; half++) {
-                float (&p)[4] = scores[piece][half];
-#pragma unroll
-                for (int i = 0; i < 4; i++) {
-                    p[i] = p[i] > -1e29f ? exp2_fast(p[i] - largest[i / 2]) : 0.0f;
-                    total[i / 2] += p[i];
-                }
-                if (dropout.threshold) {
-                    float keep[4];
-                    keep_by_rows(stream, dropout.threshold, row, key + 16 * piece + 8 * half, blocks, keep);
-#pragma unroll
-                    for (int i = 0; i < 4; i++) p[i] *= keep[i];
+                    most[i / 2 % 2] = fmaxf(most[i / 2 % 2], score);
                 }
             }
-            add_weighted<D>(sums, scores[piece], values, 16 * piece);
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                most[i] = fmaxf(most[i], __shfl_xor_sync(ALL_LANES, most[i], 1));
+                most[i] = fmaxf(most[i], __shfl_xor_sync(ALL_LANES, most[i], 2));
+                most[i] = fmaxf(most[i], largest[i]);
+                const float shrink = exp2_fast(largest[i] - most[i]);
+                largest[i] = most[i];
+                total[i] *= shrink;
+#pragma unroll
+                for (int n = 0; n < D / 8; n++) sums[n][2 * i] *= shrink, sums[n][2 * i + 1] *= shrink;
+            }
+            // This lane's bits of both its rows.
+            u32 bits[2] = {};
+#pragma unroll
+            for (int piece = 0; piece < 2; piece++) {
+#pragma unroll
+                for (int eight = 0; eight < 2; eight++) {
+                    float (&p)[4] = scores[piece][eight];
+                    float keep[4] = {1, 1, 1, 1};
+                    const int place = 16 * piece + 8 * eight;
+                    if (dropout.threshold) keep_by_rows(stream, dropout.threshold, row, begin + place, blocks, keep);
+#pragma unroll
+                    for (int i = 0; i < 4; i++) {
+                        p[i] = p[i] > -1e29f ? exp2_fast(p[i] - largest[i / 2]) : 0.0f;
+                        total[i / 2] += p[i];
+                        p[i] *= keep[i];
+                        bits[i / 2] |= u32(keep[i] > 0) << (place + lane % 4 * 2 + i % 2);
+                    }
+                }
+                add_weighted<D>(sums, scores[piece], values, 32 * half + 16 * piece);
+            }
+            if (dropout.threshold)
+#pragma unroll
+                for (int i = 0; i < 2; i++) {
+                    bits[i] |= __shfl_xor_sync(ALL_LANES, bits[i], 1);
+                    bits[i] |= __shfl_xor_sync(ALL_LANES, bits[i], 2);
+                    if (lane % 4 == 0 && row + 8 * i < work.length)
+                        kept.word(row + 8 * i, work.length, key, half) = bits[i];
+                }
         }
     }
     if (first >= work.length) return;
@@ -271,58 +281,83 @@ __device__ void forward(
     store_rows<D>(sums, queries, work, first, out, out_stride, head);
 }
 
+// A fitness that modulates, [S, v d], and where it is made from the values: u, and room for the gradient in the gene
+// means, of the same shape.
+struct Fitness {
+    const float* gamma;
+    int columns;
+    float scale;
+    const float* inverse;
+    float* dmeans;
+};
+
 // Of the gradient in the output: along[n, head] = sum over the head of dout out, which is the mean of the scores'
-// gradients; and, of a modulated output, the gradient in the fitness. A block takes a sequence and a kv head.
+// gradients; and, of a modulated output, the gradient in the fitness, or through it in the gene means: dM = u gamma
+// (sum gamma dgamma - dgamma). A block takes a sequence and a kv head.
 template <int D>
 __device__ void along_output(
-    const bf16* out, const bf16* dout, const u32* begins, int group, const float* fitness, int fitness_columns,
-    float* along, float* dfitness, int columns) {
-    constexpr int PER_LANE = D / WARP;
-    __shared__ float sums[WARPS][D];
+    const bf16* out, const bf16* dout, const u32* begins, int group, Fitness fitness, float* along, float* dfitness,
+    int columns) {
+    constexpr int PAIRS = D / 2;
+    // Of 32 genes half a warp takes a row.
+    constexpr int ROWS = WARP / PAIRS;
+    __shared__ float sums[WARPS * ROWS][D];
     const u32 begin = begins[blockIdx.x], end = begins[blockIdx.x + 1];
-    const int heads = gridDim.y * group;
-    float genes[PER_LANE] = {};
-    for (u32 token = begin + warp_of(); token < end; token += WARPS)
+    const int heads = gridDim.y * group, pair = lane_of() % PAIRS, part = warp_of() * ROWS + lane_of() / PAIRS;
+    float genes[2] = {};
+    for (u32 first = begin; first < end; first += WARPS * ROWS) {
+        const u32 token = first + part;
         for (int head = blockIdx.y * group; head < int(blockIdx.y + 1) * group; head++) {
-            const size_t at = size_t(token) * columns + head * D + lane_of() * PER_LANE;
             float sum = 0;
-#pragma unroll
-            for (int i = 0; i < PER_LANE; i++) {
-                const float product = to_float(out[at + i]) * to_float(dout[at + i]);
-                genes[i] += product;
-                sum += product;
+            if (token < end) {
+                const size_t at = size_t(token) * columns + head * D + 2 * pair;
+                const u32 x = *reinterpret_cast<const u32*>(out + at), d = *reinterpret_cast<const u32*>(dout + at);
+                const float low = __uint_as_float(x << 16) * __uint_as_float(d << 16);
+                const float high = __uint_as_float(x & 0xFFFF0000) * __uint_as_float(d & 0xFFFF0000);
+                genes[0] += low, genes[1] += high;
+                sum = low + high;
             }
-            sum = warp_sum(sum);
-            if (lane_of() == 0) along[size_t(token) * heads + head] = sum;
+            for (int step = PAIRS / 2; step > 0; step /= 2) sum += __shfl_xor_sync(ALL_LANES, sum, step);
+            if (pair == 0 && token < end) along[size_t(token) * heads + head] = sum;
         }
-    if (!fitness) return;
-#pragma unroll
-    for (int i = 0; i < PER_LANE; i++) sums[warp_of()][lane_of() * PER_LANE + i] = genes[i];
+    }
+    if (!fitness.gamma) return;
+    sums[part][2 * pair] = genes[0], sums[part][2 * pair + 1] = genes[1];
     __syncthreads();
-    for (int g = threadIdx.x; g < D; g += THREADS) {
-        const size_t at = size_t(blockIdx.x) * fitness_columns + blockIdx.y * D + g;
+    // A thread takes a gene; threads beyond have none, and nothing to add.
+    const int g = threadIdx.x;
+    const size_t at = size_t(blockIdx.x) * fitness.columns + blockIdx.y * D + g;
+    float gradient = 0, gamma = 0;
+    if (g < D) {
         float sum = 0;
-        for (int warp = 0; warp < WARPS; warp++) sum += sums[warp][g];
-        dfitness[at] = sum / fitness[at];
+        for (int i = 0; i < WARPS * ROWS; i++) sum += sums[i][g];
+        gamma = fitness.gamma[at];
+        gradient = sum / gamma;
+        if (!fitness.dmeans) dfitness[at] = gradient;
+    }
+    if (fitness.dmeans) {
+        const float mean = block_sum(gamma * gradient);
+        if (g < D) fitness.dmeans[at] = fitness.inverse[at] * gamma * (mean - gradient);
     }
 }
 
 // What the backward passes read beside the operands.
 struct Saved {
     const float *lse, *along;
+    u32* kept;
+    const u32* kept_begins;
+    int kept_words;
 };
 
 template <int D>
 __device__ void gradient_in_queries(
     Heads q, Heads k, Heads v, Heads dout, Saved saved, const u32* tiles, const u32* begins, const u32* ids, int group,
-    int causal, Dropout dropout, const float* fitness, int fitness_columns, float scale, bf16* dq, int dq_stride) {
+    int causal, float kept_scale, const float* fitness, int fitness_columns, float scale, bf16* dq, int dq_stride) {
     __shared__ Tile<D> queries, gradients, keys, values;
     const Work work(tiles, begins, ids);
     const int head = blockIdx.y, kv_head = head / group, lane = lane_of();
     const int first = work.first + warp_of() * 16, row = first + lane / 4;
-    const int blocks = (work.length + 3) / 4;
-    const Stream stream = stream_of(dropout.site, work.id, head, 0);
-    const float kept = dropout.threshold ? dropout.kept : 1.0f;
+    const Kept kept(saved.kept, saved.kept_begins, work.sequence, head, saved.kept_words);
     queries.fetch(work, q, head, work.first);
     gradients.fetch(work, dout, head, work.first);
     float lse[2], along[2], sums[D / 8][4] = {};
@@ -359,6 +394,13 @@ __device__ void gradient_in_queries(
                     }
         }
         if (first >= work.length) continue;
+        // The bits of both this lane's rows, in the words of either half of the tile.
+        u32 bits[2][2] = {{ALL_LANES, ALL_LANES}, {ALL_LANES, ALL_LANES}};
+        if (saved.kept)
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                if (row + i / 2 * 8 < work.length)
+                    bits[i / 2][i % 2] = kept.word(row + i / 2 * 8, work.length, key, i % 2);
 #pragma unroll
         for (int piece = 0; piece < TILE / 16; piece++) {
             if (key + 16 * piece >= end) continue;
@@ -367,15 +409,13 @@ __device__ void gradient_in_queries(
             scores_of<D>(gradient, values, 16 * piece, of_values);
 #pragma unroll
             for (int half = 0; half < 2; half++) {
-                float keep[4] = {1, 1, 1, 1};
-                const int first_key = key + 16 * piece + 8 * half;
-                if (dropout.threshold) keep_by_rows(stream, dropout.threshold, row, first_key, blocks, keep);
 #pragma unroll
                 for (int i = 0; i < 4; i++) {
-                    const int column = first_key + lane % 4 * 2 + i % 2;
+                    const int within = 8 * half + lane % 4 * 2 + i % 2, column = key + 16 * piece + within;
                     const bool seen = column < work.length && !(causal && column > row + i / 2 * 8);
                     const float p = seen ? exp2_fast(scores[half][i] * scale_log2<D>() - lse[i / 2]) : 0.0f;
-                    scores[half][i] = p * (of_values[half][i] * keep[i] * kept - along[i / 2]);
+                    const float keep = bit(bits[i / 2][piece / 2], 16 * (piece % 2) + within) * kept_scale;
+                    scores[half][i] = p * (of_values[half][i] * keep - along[i / 2]);
                 }
             }
             add_weighted<D>(sums, scores, keys, 16 * piece);
@@ -385,23 +425,21 @@ __device__ void gradient_in_queries(
 #pragma unroll
     for (int n = 0; n < D / 8; n++)
 #pragma unroll
-        for (int i = 0; i < 4; i++) sums[n][i] /= sqrtf(float(D));
+        for (int i = 0; i < 4; i++) sums[n][i] *= rsqrtf(float(D));
     __syncwarp();
     store_rows<D>(sums, queries, work, first, dq, dq_stride, head);
 }
 
-template <int D>
+template <int D, typename A>
 __device__ void gradient_in_keys(
     Heads q, Heads k, Heads v, Heads dout, Saved saved, const u32* tiles, const u32* begins, const u32* ids, int group,
-    int causal, Dropout dropout, const float* fitness, int fitness_columns, float scale, bf16* dk, int dk_stride,
-    bf16* dv, int dv_stride) {
+    int causal, float kept_scale, Fitness fitness, const A* ancestry, bf16* dk, int dk_stride, bf16* dv, int dv_stride) {
     __shared__ Tile<D> queries, gradients, mine;
     __shared__ float lse[TILE], along[TILE];
+    __shared__ u32 bits[TILE][2];
     const Work work(tiles, begins, ids);
     const int kv_head = blockIdx.y, heads = gridDim.y * group, lane = lane_of();
     const int first = work.first + warp_of() * 16, key = first + lane / 4;
-    const int blocks = (work.length + 3) / 4;
-    const float kept = dropout.threshold ? dropout.kept : 1.0f;
     u32 keys[D / 16][4], values[D / 16][4];
     mine.fetch(work, k, kv_head, work.first);
     cp_async_commit();
@@ -414,21 +452,21 @@ __device__ void gradient_in_keys(
     cp_async_wait<0>();
     __syncthreads();
     mine.left(warp_of() * 16, values);
-    if (fitness)
+    if (fitness.gamma)
 #pragma unroll
         for (int part = 0; part < D / 16; part++)
 #pragma unroll
             for (int i = 0; i < 4; i++) {
                 float factor[2];
                 const int gene = 16 * part + i / 2 * 8 + lane % 4 * 2;
-                modulation_of<D>(fitness, fitness_columns, scale, work.sequence, kv_head, gene, factor);
+                modulation_of<D>(fitness.gamma, fitness.columns, fitness.scale, work.sequence, kv_head, gene, factor);
                 u32& pair = values[part][i];
                 pair = pack_bf16(
                     __uint_as_float(pair << 16) * factor[0], __uint_as_float(pair & 0xFFFF0000) * factor[1]);
             }
     float key_sums[D / 8][4] = {}, value_sums[D / 8][4] = {};
     for (int head = kv_head * group; head < (kv_head + 1) * group; head++) {
-        const Stream stream = stream_of(dropout.site, work.id, head, 0);
+        const Kept kept(saved.kept, saved.kept_begins, work.sequence, head, saved.kept_words);
         for (int query = causal ? work.first : 0; query < work.length; query += TILE) {
             __syncthreads();
             queries.fetch(work, q, head, query);
@@ -439,6 +477,9 @@ __device__ void gradient_in_keys(
                 const size_t at = size_t(work.first_row + (valid ? query + i : 0)) * heads + head;
                 lse[i] = valid ? saved.lse[at] * LOG2_E : 1e30f;
                 along[i] = valid ? saved.along[at] : 0.0f;
+                for (int half = 0; half < 2; half++)
+                    bits[i][half] =
+                        valid && saved.kept ? kept.word(query + i, work.length, work.first, half) : ALL_LANES;
             }
             cp_async_wait<0>();
             __syncthreads();
@@ -451,17 +492,16 @@ __device__ void gradient_in_keys(
                 scores_of<D>(values, gradients, 16 * piece, of_values);
 #pragma unroll
                 for (int half = 0; half < 2; half++) {
-                    float keep[4] = {1, 1, 1, 1};
-                    const int within = 16 * piece + 8 * half + lane % 4 * 2;
-                    if (dropout.threshold) keep_by_columns(stream, dropout.threshold, key, query + within, blocks, keep);
 #pragma unroll
                     for (int i = 0; i < 4; i++) {
-                        const int column = within + i % 2;
+                        const int column = 16 * piece + 8 * half + lane % 4 * 2 + i % 2;
                         const bool seen = key + i / 2 * 8 < work.length && !(causal && key + i / 2 * 8 > query + column);
                         const float p =
                             seen ? exp2_fast(scores[half][i] * scale_log2<D>() - lse[column]) : 0.0f;
-                        scores[half][i] = p * (of_values[half][i] * keep[i] * kept - along[column]);
-                        of_values[half][i] = p * keep[i];
+                        const float keep =
+                            bit(bits[column][warp_of() / 2], warp_of() % 2 * 16 + lane / 4 + i / 2 * 8) * kept_scale;
+                        scores[half][i] = p * (of_values[half][i] * keep - along[column]);
+                        of_values[half][i] = p * keep;
                     }
                 }
                 add_weighted<D>(value_sums, of_values, gradients, 16 * piece);
@@ -472,12 +512,27 @@ __device__ void gradient_in_keys(
     if (first >= work.length) return;
 #pragma unroll
     for (int n = 0; n < D / 8; n++) {
+        const int gene = 8 * n + lane % 4 * 2;
         float factor[2];
-        modulation_of<D>(fitness, fitness_columns, scale, work.sequence, kv_head, 8 * n + lane % 4 * 2, factor);
+        modulation_of<D>(fitness.gamma, fitness.columns, fitness.scale, work.sequence, kv_head, gene, factor);
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            key_sums[n][i] /= sqrtf(float(D));
-            value_sums[n][i] *= kept * factor[i % 2];
+            key_sums[n][i] *= rsqrtf(float(D));
+            value_sums[n][i] *= factor[i % 2];
+        }
+        if (fitness.dmeans) {
+            // Through the fitness: dV = share dM P (1 - P), with P from the values that are still in their tile.
+            const float2 dmeans = *reinterpret_cast<const float2*>(
+                fitness.dmeans + size_t(work.sequence) * fitness.columns + kv_head * D + gene);
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                const int row = lane / 4 + i / 2 * 8;
+                const float p = sigmoid(to_float(mine.rows[warp_of() * 16 + row][gene + i % 2]));
+                const size_t at = size_t(work.first_row + min(first + row, work.length - 1)) * fitness.columns;
+                const float share =
+                    ancestry ? to_float(ancestry[at + kv_head * D + gene + i % 2]) : 1.0f / work.length;
+                value_sums[n][i] += share * (i % 2 ? dmeans.y : dmeans.x) * p * (1 - p);
+            }
         }
     }
     store_rows<D>(key_sums, mine, work, first, dk, dk_stride, kv_head);
@@ -486,40 +541,48 @@ __device__ void gradient_in_keys(
 }
 
 #define ATTENTION(D)                                                                                                  \
-    extern "C" __global__ void __launch_bounds__(THREADS) attention_##D(                                              \
+    extern "C" __global__ void __launch_bounds__(THREADS, 4) attention_##D(                                           \
         const bf16* q, int q_stride, const bf16* k, int k_stride, const bf16* v, int v_stride, const u32* tiles,      \
         const u32* begins, const u32* ids, int group, int causal, u32 seed_low, u32 seed_high, u32 step, u32 name,    \
-        u32 threshold, float kept, const float* fitness, int fitness_columns, float scale, bf16* out, int out_stride, \
-        float* lse) {                                                                                                 \
-        const Dropout dropout = {{seed_low, seed_high, step, name}, threshold, kept};                                 \
+        u32 threshold, float kept_scale, u32* kept, const u32* kept_begins, int kept_words, const float* fitness,     \
+        int fitness_columns, float scale, bf16* out, int out_stride, float* lse) {                                    \
+        const Dropout dropout = {{seed_low, seed_high, step, name}, threshold, kept_scale};                           \
         forward<D>(                                                                                                   \
-            {q, q_stride}, {k, k_stride}, {v, v_stride}, tiles, begins, ids, group, causal, dropout, fitness,         \
-            fitness_columns, scale, out, out_stride, lse);                                                            \
+            {q, q_stride}, {k, k_stride}, {v, v_stride}, tiles, begins, ids, group, causal, dropout, kept,            \
+            kept_begins, kept_words, fitness, fitness_columns, scale, out, out_stride, lse);                          \
     }                                                                                                                 \
     extern "C" __global__ void __launch_bounds__(THREADS) along_output_##D(                                           \
         const bf16* out, const bf16* dout, const u32* begins, int group, const float* fitness, int fitness_columns,   \
-        float* along, float* dfitness, int columns) {                                                                 \
-        along_output<D>(out, dout, begins, group, fitness, fitness_columns, along, dfitness, columns);                \
+        const float* inverse, float* dmeans, float* along, float* dfitness, int columns) {                            \
+        const Fitness gamma = {fitness, fitness_columns, 1, inverse, dmeans};                                         \
+        along_output<D>(out, dout, begins, group, gamma, along, dfitness, columns);                                   \
     }                                                                                                                 \
     extern "C" __global__ void __launch_bounds__(THREADS) attention_gradient_in_queries_##D(                          \
         const bf16* q, int q_stride, const bf16* k, int k_stride, const bf16* v, int v_stride, const bf16* dout,      \
-        int dout_stride, const float* lse, const float* along, const u32* tiles, const u32* begins, const u32* ids,   \
-        int group, int causal, u32 seed_low, u32 seed_high, u32 step, u32 name, u32 threshold, float kept,            \
+        int dout_stride, const float* lse, const float* along, u32* kept, const u32* kept_begins, int kept_words,     \
+        const u32* tiles, const u32* begins, const u32* ids, int group, int causal, float kept_scale,                 \
         const float* fitness, int fitness_columns, float scale, bf16* dq, int dq_stride) {                            \
-        const Dropout dropout = {{seed_low, seed_high, step, name}, threshold, kept};                                 \
         gradient_in_queries<D>(                                                                                       \
-            {q, q_stride}, {k, k_stride}, {v, v_stride}, {dout, dout_stride}, {lse, along}, tiles, begins, ids,       \
-            group, causal, dropout, fitness, fitness_columns, scale, dq, dq_stride);                                  \
+            {q, q_stride}, {k, k_stride}, {v, v_stride}, {dout, dout_stride},                                         \
+            {lse, along, kept, kept_begins, kept_words}, tiles, begins, ids, group, causal, kept_scale, fitness,      \
+            fitness_columns, scale, dq, dq_stride);                                                                   \
     }                                                                                                                 \
-    extern "C" __global__ void __launch_bounds__(THREADS) attention_gradient_in_keys_##D(                             \
+    GRADIENT_IN_KEYS(D, f32, float)                                                                                   \
+    GRADIENT_IN_KEYS(D, bf16, bf16)
+
+// By what an ancestry is kept as.
+#define GRADIENT_IN_KEYS(D, kind, A)                                                                                  \
+    extern "C" __global__ void __launch_bounds__(THREADS) attention_gradient_in_keys_##D##_##kind(                    \
         const bf16* q, int q_stride, const bf16* k, int k_stride, const bf16* v, int v_stride, const bf16* dout,      \
-        int dout_stride, const float* lse, const float* along, const u32* tiles, const u32* begins, const u32* ids,   \
-        int group, int causal, u32 seed_low, u32 seed_high, u32 step, u32 name, u32 threshold, float kept,            \
-        const float* fitness, int fitness_columns, float scale, bf16* dk, int dk_stride, bf16* dv, int dv_stride) {   \
-        const Dropout dropout = {{seed_low, seed_high, step, name}, threshold, kept};                                 \
-        gradient_in_keys<D>(                                                                                          \
-            {q, q_stride}, {k, k_stride}, {v, v_stride}, {dout, dout_stride}, {lse, along}, tiles, begins, ids,       \
-            group, causal, dropout, fitness, fitness_columns, scale, dk, dk_stride, dv, dv_stride);                   \
+        int dout_stride, const float* lse, const float* along, u32* kept, const u32* kept_begins, int kept_words,     \
+        const u32* tiles, const u32* begins, const u32* ids, int group, int causal, float kept_scale,                 \
+        const float* fitness, int fitness_columns, float scale, float* dmeans, const A* ancestry, bf16* dk,           \
+        int dk_stride, bf16* dv, int dv_stride) {                                                                     \
+        gradient_in_keys<D, A>(                                                                                       \
+            {q, q_stride}, {k, k_stride}, {v, v_stride}, {dout, dout_stride},                                         \
+            {lse, along, kept, kept_begins, kept_words}, tiles, begins, ids, group, causal, kept_scale,               \
+            {fitness, fitness_columns, scale, nullptr, dmeans}, ancestry, dk, dk_stride, dv, dv_stride);              \
     }
+
 ATTENTION(32)
 ATTENTION(64)

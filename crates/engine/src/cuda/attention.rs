@@ -5,11 +5,11 @@ use super::elementwise::as_kind;
 use super::modulate::{self, Of};
 use super::programs::Program;
 use super::slice::Kind;
-use super::{DropoutWords, suffix};
-use crate::kernels::{AttentionGradients, Modulation};
+use super::{DropoutWords, gene_fitness, suffix};
+use crate::kernels::{AttentionGradients, AttentionSaved, Modulation, OfValues};
 use crate::ops::attention::Attention;
 use crate::sequences::Sequences;
-use crate::tensor::Tensor;
+use crate::tensor::{Ids, Tensor};
 
 const THREADS: usize = 128;
 /// Rows that a block of the general kernels takes.
@@ -84,7 +84,7 @@ impl<'a> Call<'a> {
 
 /// Address, columns and scale of a fitness, as the kernels take it.
 fn fitness_of(modulation: Option<Modulation<'_>>) -> (u64, i32, f32) {
-    modulation.map_or((0, 0, 1.0), |Modulation { fitness, options }| {
+    modulation.map_or((0, 0, 1.0), |Modulation { fitness, options, .. }| {
         (fitness.slice().address(), fitness.columns() as i32, options.scale)
     })
 }
@@ -95,82 +95,45 @@ pub fn forward(
     sequences: &Sequences,
     options: &Attention,
     modulation: Option<Modulation<'_>>,
-    [out, lse]: [&mut Tensor; 2],
-) {
+    out: &mut Tensor,
+) -> AttentionSaved {
     let call = Call::new(context, qkv[0], sequences, options);
-    let Call { dropout: DropoutWords { site, threshold, kept }, group, causal, .. } = call;
-    let [(q, q_stride), (k, k_stride), (v, v_stride)] = qkv.map(heads);
-    let [begins, ids] = call.begins_and_ids();
+    let mut saved = AttentionSaved { lse: Tensor::empty(out.device(), &[out.rows(), options.n_heads]), kept: None };
+    let lse = saved.lse.slice_mut().address();
     out.slice_mut();
-    let lse = lse.slice_mut().address();
+    let (DropoutWords { site: [s0, s1, s2, s3], threshold, kept }, group) = (&call.dropout, call.group);
+    let [(q, q_stride), (k, k_stride), (v, v_stride)] = qkv.map(heads);
+    let ([begins, ids], causal) = (call.begins_and_ids(), call.causal);
     if call.on_tensor_cores(&[qkv[0], qkv[1], qkv[2], out]) && call.modulates(modulation) {
+        if options.dropout.is_some() {
+            saved.kept = Some(Ids::empty(out.device(), &[options.n_heads * sequences.kept_words()]));
+        }
+        let (bits, bit_begins, bit_words) = call.kept(&saved);
         let (fitness, fitness_columns, scale) = fitness_of(modulation);
-        let (to, to_stride) = heads(out);
-        let tiles = sequences.tiles().slice().address();
-        return context.launch(
-            Program::Attention,
-            &format!("attention_{}", call.head_dim),
-            call.by_tile(options.n_heads),
-            arguments![
-                q,
-                q_stride,
-                k,
-                k_stride,
-                v,
-                v_stride,
-                tiles,
-                begins,
-                ids,
-                group,
-                causal,
-                site[0],
-                site[1],
-                site[2],
-                site[3],
-                threshold,
-                kept,
-                fitness,
-                fitness_columns,
-                scale,
-                to,
-                to_stride,
-                lse,
-            ],
-        );
+        let ((to, to_stride), tiles) = (heads(out), sequences.tiles().slice().address());
+        #[rustfmt::skip]
+        let arguments = arguments![
+            q, q_stride, k, k_stride, v, v_stride, tiles, begins, ids, group, causal, *s0, *s1, *s2, *s3, *threshold, *kept,
+            bits, bit_begins, bit_words, fitness, fitness_columns, scale, to, to_stride, lse
+        ];
+        let kernel = format!("attention_{}", call.head_dim);
+        context.launch(Program::Attention, &kernel, call.by_tile(options.n_heads), arguments);
+        return saved;
     }
-    let owners = sequences.owners().slice().address();
-    context.launch(
-        Program::AttentionGeneral,
-        &format!("attention_{}", suffix(call.kind)),
-        call.by_row(options.n_heads),
-        arguments![
-            q,
-            q_stride,
-            k,
-            k_stride,
-            v,
-            v_stride,
-            owners,
-            begins,
-            ids,
-            sequences.tokens() as i32,
-            group,
-            causal,
-            site[0],
-            site[1],
-            site[2],
-            site[3],
-            threshold,
-            kept,
-            call.head_dim as i32,
-            out.slice().address(),
-            lse,
-        ],
-    );
-    if let Some(Modulation { fitness, options }) = modulation {
+    let (owners, tokens) = (sequences.owners().slice().address(), sequences.tokens() as i32);
+    let (d, to) = (call.head_dim as i32, out.slice().address());
+    #[rustfmt::skip]
+    let arguments = arguments![
+        q, q_stride, k, k_stride, v, v_stride, owners, begins, ids, tokens, group, causal, *s0, *s1, *s2, *s3, *threshold,
+        *kept, d, to, lse
+    ];
+    let kernel = format!("attention_{}", suffix(call.kind));
+    context.launch(Program::AttentionGeneral, &kernel, call.by_row(options.n_heads), arguments);
+    if let Some(Modulation { fitness, options, .. }) = modulation {
         let mixed = out.clone();
         modulate::forward(context, &mixed, fitness, sequences, &options, out);
     }
+    saved
 }
 
 pub fn backward(
@@ -179,216 +142,117 @@ pub fn backward(
     sequences: &Sequences,
     options: &Attention,
     modulation: Option<Modulation<'_>>,
-    [out, lse]: [&Tensor; 2],
+    (out, saved): (&Tensor, &AttentionSaved),
     dout: &Tensor,
     gradients: AttentionGradients<'_>,
 ) {
     let call = Call::new(context, qkv[0], sequences, options);
-    let AttentionGradients { qkv: dqkv, fitness: dfitness } = gradients;
+    let AttentionGradients { qkv: [dq, dk, dv], fitness: dfitness } = gradients;
     let dout = as_kind(context, dout, call.kind);
-    let lse = lse.slice().address();
-    let [dq, dk, dv] = dqkv;
     for gradient in [&mut *dq, &mut *dk, &mut *dv] {
         gradient.slice_mut();
     }
     let outputs = [&*dq, &*dk, &*dv];
     let fits = call.on_tensor_cores(&[qkv[0], qkv[1], qkv[2], out, outputs[0], outputs[1], outputs[2]]);
     if fits && call.modulates(modulation) {
-        return call.on_tiles(qkv, modulation, out, lse, &dout, outputs, dfitness);
+        return call.on_tiles(qkv, modulation, (out, saved), &dout, outputs, dfitness);
     }
-    match (modulation, dfitness) {
-        (Some(Modulation { fitness, options }), Some(dfitness)) => {
-            let mut dmixed = dout.empty_like();
-            let outs = [&mut dmixed, dfitness];
-            modulate::backward(context, out, Of::Output, fitness, sequences, &options, &dout, outs);
-            call.on_rows(qkv, lse, &dmixed, outputs);
-        }
-        _ => call.on_rows(qkv, lse, &dout, outputs),
+    let Some(Modulation { fitness, options: modulate, of_values }) = modulation else {
+        return call.on_rows(qkv, saved, &dout, outputs);
+    };
+    let (mut dmixed, mut room) = (dout.empty_like(), None);
+    let dfitness = dfitness.unwrap_or_else(|| room.insert(fitness.empty_like()));
+    let outs = [&mut dmixed, &mut *dfitness];
+    modulate::backward(context, out, Of::Output, fitness, sequences, &modulate, &dout, outs);
+    call.on_rows(qkv, saved, &dmixed, outputs);
+    if let Some(OfValues { options, inverse }) = of_values {
+        gene_fitness::backward(context, qkv[2], sequences, options, [fitness, inverse], dfitness, dv, true);
     }
 }
 
 impl Call<'_> {
+    /// The bits of what dropout has left, where each sequence's begin, and how many words a head has.
+    fn kept(&self, saved: &AttentionSaved) -> (u64, u64, i32) {
+        let bits = saved.kept.as_ref().map_or(0, |kept| kept.slice().address());
+        (bits, self.sequences.kept_begins().slice().address(), self.sequences.kept_words() as i32)
+    }
+
     fn on_tiles(
         &self,
         qkv: [&Tensor; 3],
         modulation: Option<Modulation<'_>>,
-        out: &Tensor,
-        lse: u64,
+        (out, saved): (&Tensor, &AttentionSaved),
         dout: &Tensor,
         outputs: [&Tensor; 3],
         dfitness: Option<&mut Tensor>,
     ) {
-        let Call { context, sequences, options, dropout: DropoutWords { site, threshold, kept }, .. } = *self;
-        let Call { head_dim: d, group, causal, .. } = *self;
+        let Call { context, sequences, options, head_dim: d, group, causal, .. } = *self;
+        let (kept, lse) = (self.dropout.kept, saved.lse.slice().address());
+        let (bits, bit_begins, bit_words) = self.kept(saved);
         let [(q, q_stride), (k, k_stride), (v, v_stride)] = qkv.map(heads);
         let [(dq, dq_stride), (dk, dk_stride), (dv, dv_stride)] = outputs.map(heads);
-        let [begins, ids] = self.begins_and_ids();
-        let tiles = sequences.tiles().slice().address();
+        let ([begins, ids], tiles) = (self.begins_and_ids(), sequences.tiles().slice().address());
         let mut along = Tensor::empty(dout.device(), &[sequences.tokens(), options.n_heads]);
         let along = along.slice_mut().address();
         let (fitness, fitness_columns, scale) = fitness_of(modulation);
         let dfitness = dfitness.map_or(0, |dfitness| dfitness.slice_mut().address());
+        // Where the fitness is made from the values, its gradient goes on to them.
+        let of_values = modulation.and_then(|modulation| Some((modulation.fitness, modulation.of_values?)));
+        let dmeans = of_values.map(|(fitness, _)| fitness.empty_like());
+        let dmeans = dmeans.as_ref().map_or(0, |dmeans| dmeans.slice().address());
+        let inverse = of_values.map_or(0, |(_, of_values)| of_values.inverse.slice().address());
+        let ancestry = of_values.and_then(|(_, of_values)| of_values.options.ancestry.as_ref()).map(Tensor::contiguous);
+        let kind = ancestry.as_ref().map_or(Kind::F32, |ancestry| ancestry.slice().kind());
+        let shares = ancestry.as_ref().map_or(0, |ancestry| ancestry.slice().address());
         let (out, (gradient, gradient_stride)) = (out.contiguous(), heads(dout));
-        let columns = out.columns() as i32;
+        let (from, columns) = (out.slice().address(), out.columns() as i32);
         let by_sequence = Grid { blocks: [sequences.len(), options.n_kv_heads, 1], threads: THREADS, shared: 0 };
+        #[rustfmt::skip]
         let arguments = arguments![
-            out.slice().address(),
-            gradient,
-            begins,
-            group,
-            fitness,
-            fitness_columns,
-            along,
-            dfitness,
-            columns
+            from, gradient, begins, group, fitness, fitness_columns, inverse, dmeans, along, dfitness, columns
         ];
         context.launch(Program::Attention, &format!("along_output_{d}"), by_sequence, arguments);
-        context.launch(
-            Program::Attention,
-            &format!("attention_gradient_in_queries_{d}"),
-            self.by_tile(options.n_heads),
-            arguments![
-                q,
-                q_stride,
-                k,
-                k_stride,
-                v,
-                v_stride,
-                gradient,
-                gradient_stride,
-                lse,
-                along,
-                tiles,
-                begins,
-                ids,
-                group,
-                causal,
-                site[0],
-                site[1],
-                site[2],
-                site[3],
-                threshold,
-                kept,
-                fitness,
-                fitness_columns,
-                scale,
-                dq,
-                dq_stride,
-            ],
-        );
-        context.launch(
-            Program::Attention,
-            &format!("attention_gradient_in_keys_{d}"),
-            self.by_tile(options.n_kv_heads),
-            arguments![
-                q,
-                q_stride,
-                k,
-                k_stride,
-                v,
-                v_stride,
-                gradient,
-                gradient_stride,
-                lse,
-                along,
-                tiles,
-                begins,
-                ids,
-                group,
-                causal,
-                site[0],
-                site[1],
-                site[2],
-                site[3],
-                threshold,
-                kept,
-                fitness,
-                fitness_columns,
-                scale,
-                dk,
-                dk_stride,
-                dv,
-                dv_stride,
-            ],
-        );
+        #[rustfmt::skip]
+        let arguments = arguments![
+            q, q_stride, k, k_stride, v, v_stride, gradient, gradient_stride, lse, along, bits, bit_begins, bit_words,
+            tiles, begins, ids, group, causal, kept, fitness, fitness_columns, scale, dq, dq_stride
+        ];
+        let kernel = format!("attention_gradient_in_queries_{d}");
+        context.launch(Program::Attention, &kernel, self.by_tile(options.n_heads), arguments);
+        #[rustfmt::skip]
+        let arguments = arguments![
+            q, q_stride, k, k_stride, v, v_stride, gradient, gradient_stride, lse, along, bits, bit_begins, bit_words,
+            tiles, begins, ids, group, causal, kept, fitness, fitness_columns, scale, dmeans, shares, dk, dk_stride, dv,
+            dv_stride
+        ];
+        let kernel = format!("attention_gradient_in_keys_{d}_{}", suffix(kind));
+        context.launch(Program::Attention, &kernel, self.by_tile(options.n_kv_heads), arguments);
     }
 
-    fn on_rows(&self, qkv: [&Tensor; 3], lse: u64, dout: &Tensor, outputs: [&Tensor; 3]) {
-        let Call { context, sequences, options, dropout: DropoutWords { site, threshold, kept }, .. } = *self;
-        let Call { group, causal, .. } = *self;
+    fn on_rows(&self, qkv: [&Tensor; 3], saved: &AttentionSaved, dout: &Tensor, outputs: [&Tensor; 3]) {
+        let Call { context, sequences, options, group, causal, .. } = *self;
+        let DropoutWords { site: [s0, s1, s2, s3], threshold, kept } = &self.dropout;
         let [(q, q_stride), (k, k_stride), (v, v_stride)] = qkv.map(heads);
         let [(dq, dq_stride), (dk, dk_stride), (dv, dv_stride)] = outputs.map(heads);
-        let [begins, ids] = self.begins_and_ids();
+        let ([begins, ids], lse) = (self.begins_and_ids(), saved.lse.slice().address());
         let owners = sequences.owners().slice().address();
         let mut along = Tensor::empty(dout.device(), &[sequences.tokens(), options.n_heads]);
         let along = along.slice_mut().address();
         let (gradient, gradient_stride) = heads(dout);
         let (tokens, d, kind) = (sequences.tokens() as i32, self.head_dim as i32, suffix(self.kind));
-        context.launch(
-            Program::AttentionGeneral,
-            &format!("attention_gradient_in_queries_{kind}"),
-            self.by_row(options.n_heads),
-            arguments![
-                q,
-                q_stride,
-                k,
-                k_stride,
-                v,
-                v_stride,
-                gradient,
-                gradient_stride,
-                lse,
-                owners,
-                begins,
-                ids,
-                tokens,
-                group,
-                causal,
-                site[0],
-                site[1],
-                site[2],
-                site[3],
-                threshold,
-                kept,
-                d,
-                dq,
-                dq_stride,
-                along,
-            ],
-        );
-        context.launch(
-            Program::AttentionGeneral,
-            &format!("attention_gradient_in_keys_{kind}"),
-            self.by_row(options.n_kv_heads),
-            arguments![
-                q,
-                q_stride,
-                k,
-                k_stride,
-                v,
-                v_stride,
-                gradient,
-                gradient_stride,
-                lse,
-                along,
-                owners,
-                begins,
-                ids,
-                tokens,
-                group,
-                causal,
-                site[0],
-                site[1],
-                site[2],
-                site[3],
-                threshold,
-                kept,
-                d,
-                dk,
-                dk_stride,
-                dv,
-                dv_stride,
-            ],
-        );
+        #[rustfmt::skip]
+        let arguments = arguments![
+            q, q_stride, k, k_stride, v, v_stride, gradient, gradient_stride, lse, owners, begins, ids, tokens, group,
+            causal, *s0, *s1, *s2, *s3, *threshold, *kept, d, dq, dq_stride, along
+        ];
+        let kernel = format!("attention_gradient_in_queries_{kind}");
+        context.launch(Program::AttentionGeneral, &kernel, self.by_row(options.n_heads), arguments);
+        #[rustfmt::skip]
+        let arguments = arguments![
+            q, q_stride, k, k_stride, v, v_stride, gradient, gradient_stride, lse, along, owners, begins, ids, tokens,
+            group, causal, *s0, *s1, *s2, *s3, *threshold, *kept, d, dk, dk_stride, dv, dv_stride
+        ];
+        let kernel = format!("attention_gradient_in_keys_{kind}");
+        context.launch(Program::AttentionGeneral, &kernel, self.by_row(options.n_kv_heads), arguments);
     }
 }

@@ -113,7 +113,7 @@ __device__ __forceinline__ float gelu_slope(float x) {
 }
 
 __device__ __forceinline__ float sigmoid(float x) {
-    return 1.0f / (1.0f + __expf(-x));
+    return __fdividef(1.0f, 1.0f + __expf(-x));
 }
 
 __device__ __forceinline__ bool is_finite(float x) {

@@ -205,6 +205,177 @@ SAMPLED(f32_f32, float, float)
 SAMPLED(bf16_f32, bf16, float)
 SAMPLED(bf16_bf16, bf16, bf16)
 
+// The default population, 32 organisms of 32 or 64 genes, is one warp's: nobody waits for others. A gene is a word: the
+// token that it descends from, and 16 bits of what it carries.
+constexpr int ORGANISMS = 32;
+constexpr int POPULATIONS = 2;
+
+__device__ __forceinline__ u32 gene_of(int token, float carried) {
+    return u32(token) << 16 | min(u32(carried * 65536.0f), 65535u);
+}
+
+__device__ __forceinline__ float carried_by(u32 gene) {
+    return (float(gene & 0xFFFF) + 0.5f) * (1.0f / 65536.0f);
+}
+
+// Folds the first 2 HALF numbers of each lane onto HALF: those that the lane's half of the warp is to have, and what the
+// other half has of them.
+template <int HALF>
+__device__ __forceinline__ void fold_lanes(float (&x)[ORGANISMS]) {
+    const bool upper = lane_of() & HALF;
+#pragma unroll
+    for (int i = 0; i < HALF; i++) {
+        const float sent = upper ? x[i] : x[i + HALF];
+        x[i] = (upper ? x[i + HALF] : x[i]) + __shfl_xor_sync(ALL_LANES, sent, HALF);
+    }
+    if constexpr (HALF > 1) fold_lanes<HALF / 2>(x);
+}
+
+// Of 32 numbers in each lane, their sums over the warp: lane n has the sum of the n-th.
+__device__ __forceinline__ float sums_over_lanes(float (&x)[ORGANISMS]) {
+    fold_lanes<ORGANISMS / 2>(x);
+    return x[0];
+}
+
+// Each lane's organism's part of the wheel added to those of the lanes before: exact in double precision.
+__device__ __forceinline__ float sum_up_to_lane(float x) {
+    double sum = x;
+    for (int step = 1; step < WARP; step *= 2) {
+        const double before = __shfl_up_sync(ALL_LANES, sum, step);
+        if (lane_of() >= step) sum += before;
+    }
+    return float(sum);
+}
+
+// How many of the lanes' sums are not above the mark, at most 31.
+__device__ __forceinline__ int stop_of_wheel(float cumulative, float mark) {
+    int place = 0;
+    for (int step = WARP / 2; step > 0; step /= 2)
+        if (__shfl_sync(ALL_LANES, cumulative, place + step - 1) <= mark) place += step;
+    return place;
+}
+
+template <typename T, typename A, int D>
+__device__ void sampled_by_warp(
+    const T* values, int stride, const u32* begins, const u32* ids, int sequences, int heads, Site site, int generations,
+    Rates rates, int words, A* ancestry) {
+    DYNAMIC_SHARED(u32, shared);
+    const int task = blockIdx.x * POPULATIONS + warp_of(), lane = lane_of();
+    if (task >= sequences * heads) return;
+    const int sequence = task / heads, head = task % heads, columns = heads * D;
+    const u32 begin = begins[sequence], id = ids[sequence];
+    const int tokens = begins[sequence + 1] - begin;
+    u32 *now = shared + warp_of() * words, *next = now + ORGANISMS * D;
+    values += size_t(begin) * stride + head * D;
+    const float offset = unit(block_of(stream_for(site, FOUNDERS, id, head, 0), 0).x);
+    const int founder = min(int((lane + double(offset)) * tokens / ORGANISMS), tokens - 1);
+#pragma unroll 8
+    for (int n = 0; n < ORGANISMS; n++) {
+        const int token = __shfl_sync(ALL_LANES, founder, n);
+        for (int g = lane; g < D; g += WARP)
+            now[n * D + g] = gene_of(token, sigmoid(to_float(values[size_t(token) * stride + g])));
+    }
+    __syncwarp();
+    const u32 threshold = u32(double(rates.mutation) * 2147483648.0);
+    const float tokens_per_draw = float(tokens) / max(threshold, 1u);
+    for (int generation = 0; generation < generations; generation++) {
+        // Gene means and their fitness; then what each organism's genes add up to.
+        float inverse[D / WARP], total = 0, parts[ORGANISMS];
+#pragma unroll
+        for (int j = 0; j < D / WARP; j++) {
+            float sum = 0;
+#pragma unroll
+            for (int n = 0; n < ORGANISMS; n++) sum += carried_by(now[n * D + j * WARP + lane]);
+            inverse[j] = __fdividef(1.0f, sum / ORGANISMS + 0.5f);
+            total += inverse[j];
+        }
+        total = warp_sum(total);
+#pragma unroll
+        for (int n = 0; n < ORGANISMS; n++) {
+            parts[n] = 0;
+#pragma unroll
+            for (int j = 0; j < D / WARP; j++)
+                parts[n] += carried_by(now[n * D + j * WARP + lane]) * __fdividef(inverse[j], total);
+        }
+        const float phi = sums_over_lanes(parts), largest = warp_max(phi);
+        const float cumulative = sum_up_to_lane(pressed(rates.pressure, phi, largest));
+        const float turn = __shfl_sync(ALL_LANES, cumulative, WARP - 1);
+        const uint4 draw = block_of(stream_for(site, PARENTS, id, head, generation), lane);
+        const int a = stop_of_wheel(cumulative, unit(draw.x) * turn);
+        const int b = stop_of_wheel(cumulative, unit(draw.y) * turn);
+        const int parents = a | (unit(draw.z) < rates.crossover ? b : a) << 8;
+        const Stream draws = stream_for(site, GENES, id, head, generation);
+        constexpr int BLOCKS = D / 4;
+#pragma unroll 2
+        for (int i = lane; i < ORGANISMS * BLOCKS; i += WARP) {
+            const int child = i / BLOCKS, first = i % BLOCKS * 4;
+            const int pair = __shfl_sync(ALL_LANES, parents, child);
+            const uint4 bits4 = block_of(draws, i);
+            const uint4 of_a = *reinterpret_cast<const uint4*>(now + (pair & 0xFF) * D + first);
+            const uint4 of_b = *reinterpret_cast<const uint4*>(now + (pair >> 8) * D + first);
+            const u32 bits[4] = {bits4.x, bits4.y, bits4.z, bits4.w};
+            u32 genes[4] = {
+                bits4.x >> 31 ? of_b.x : of_a.x, bits4.y >> 31 ? of_b.y : of_a.y, bits4.z >> 31 ? of_b.z : of_a.z,
+                bits4.w >> 31 ? of_b.w : of_a.w};
+            // All mutants' values are asked for before the first is needed.
+            float mutants[4];
+            int sources[4];
+#pragma unroll
+            for (int j = 0; j < 4; j++) {
+                const u32 mutant = bits[j] & 0x7FFFFFFF;
+                sources[j] = -1;
+                mutants[j] = 0;
+                if (mutant < threshold) {
+                    sources[j] = int(fminf(float(int(mutant)) * tokens_per_draw, float(tokens - 1)));
+                    mutants[j] = to_float(values[size_t(sources[j]) * stride + first + j]);
+                }
+            }
+#pragma unroll
+            for (int j = 0; j < 4; j++)
+                if (sources[j] >= 0) genes[j] = gene_of(sources[j], sigmoid(mutants[j]));
+            *reinterpret_cast<uint4*>(next + child * D + first) = make_uint4(genes[0], genes[1], genes[2], genes[3]);
+        }
+        __syncwarp();
+        u32* before = now;
+        now = next, next = before;
+    }
+    // The tokens' counts, in bytes, behind the last generation, which is brought to the front; each gene's column is one
+    // lane's.
+    u32 *last = shared + warp_of() * words, *counted = last + ORGANISMS * D;
+    if (now != last)
+        for (int i = lane; i < ORGANISMS * D; i += WARP) last[i] = now[i];
+    __syncwarp();
+    unsigned char* counts = reinterpret_cast<unsigned char*>(counted);
+    for (int i = lane; i < tokens * D / 4; i += WARP) counted[i] = 0;
+    __syncwarp();
+    for (int n = 0; n < ORGANISMS; n++)
+        for (int g = lane; g < D; g += WARP) counts[(last[n * D + g] >> 16) * D + g]++;
+    __syncwarp();
+    for (int i = lane; i < tokens * (D / 4); i += WARP) {
+        const u32 four = counted[i];
+        float shares[4];
+#pragma unroll
+        for (int j = 0; j < 4; j++) shares[j] = float(four >> 8 * j & 0xFF) * (1.0f / ORGANISMS);
+        store4(ancestry + size_t(begin + i / (D / 4)) * columns + head * D + i % (D / 4) * 4, shares);
+    }
+}
+
+#define SAMPLED_BY_WARP(D, kind, T, A)                                                                                 \
+    extern "C" __global__ void __launch_bounds__(POPULATIONS * WARP) evolve_by_warp_##D##_##kind(                      \
+        const T* values, int stride, const u32* begins, const u32* ids, int sequences, int heads, u32 seed_low,        \
+        u32 seed_high, u32 step, u32 name, int generations, float mutation, float crossover, float pressure,           \
+        int words, A* ancestry) {                                                                                      \
+        sampled_by_warp<T, A, D>(                                                                                      \
+            values, stride, begins, ids, sequences, heads, {seed_low, seed_high, step, name}, generations,             \
+            {mutation, crossover, pressure}, words, ancestry);                                                         \
+    }
+SAMPLED_BY_WARP(32, f32_f32, float, float)
+SAMPLED_BY_WARP(32, bf16_f32, bf16, float)
+SAMPLED_BY_WARP(32, bf16_bf16, bf16, bf16)
+SAMPLED_BY_WARP(64, f32_f32, float, float)
+SAMPLED_BY_WARP(64, bf16_f32, bf16, float)
+SAMPLED_BY_WARP(64, bf16_bf16, bf16, bf16)
+
 // The infinite population (3b). Shares live in `ancestry`; `phi` in shared memory has one number a token.
 template <typename T>
 __device__ void mean_field(

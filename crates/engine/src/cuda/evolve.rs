@@ -24,6 +24,19 @@ pub fn evolve(context: &Context, values: &Tensor, sequences: &Sequences, options
     }
 }
 
+/// Organisms of the default population, which is one warp's, and such populations of a block.
+const ORGANISMS: usize = 32;
+const POPULATIONS: usize = 2;
+
+/// A population of the default size and a common number of genes: words of shared memory that a warp needs for its two
+/// generations, and for the tokens' counts in place of one; `None` where they do not fit.
+fn words_of_warp(options: &Evolve, size: usize, longest: usize) -> Option<usize> {
+    let d = options.head_dim;
+    let words = ORGANISMS * d + (ORGANISMS * d).max(longest * d / 4);
+    (size == ORGANISMS && matches!(d, 32 | 64) && 4 * words * POPULATIONS <= MOST_SHARED && longest <= 0xFFFF)
+        .then_some(words)
+}
+
 /// The purposes of the draws are the kernel's: the site's own is 0.
 fn sampled(
     context: &Context,
@@ -36,8 +49,23 @@ fn sampled(
 ) {
     let (d, slice, device) = (options.head_dim, values.slice(), values.device());
     let (count, heads) = (sequences.len(), values.columns() / d);
-    let genes = size * d;
     let longest = sequences.ranges().map(|range| range.len()).max().unwrap_or(0);
+    let kinds = format!("{}_{}", suffix(slice.kind()), suffix(ancestry.slice().kind()));
+    let [begins, ids] = [sequences.cu_seqlens(), sequences.ids()].map(|ids| ids.slice().address());
+    let (stride, out) = (slice.stride(values.columns()) as i32, ancestry.slice_mut().address());
+    let Evolve { num_generations, mutation_rate, crossover_rate, selection_pressure, .. } = *options;
+    let (generations, [s0, s1, s2, s3]) = (num_generations as i32, site.words());
+    if let Some(words) = words_of_warp(options, size, longest) {
+        let blocks = (count * heads).div_ceil(POPULATIONS);
+        let grid = Grid { shared: 4 * words * POPULATIONS, ..Grid::line(blocks, 32 * POPULATIONS) };
+        #[rustfmt::skip]
+        let arguments = arguments![
+            slice.address(), stride, begins, ids, count as i32, heads as i32, s0, s1, s2, s3, generations, mutation_rate,
+            crossover_rate, selection_pressure, words as i32, out
+        ];
+        return context.launch(Kernels, &format!("evolve_by_warp_{d}_{kinds}"), grid, arguments);
+    }
+    let genes = size * d;
     // As the kernel lays it out, in words: means and fitness, the wheel with its parents and the ancestors, and what they
     // carry, in whose place the tokens are counted in the end.
     let (fitness, population, carried) = (2 * d, 4 * size + genes, 2 * genes);
@@ -47,35 +75,14 @@ fn sampled(
     let counts = (2 * longest * d).div_ceil(4);
     let counted = 4 * (before + counts) <= MOST_SHARED;
     let words = before + carried.max(if counted { counts } else { 0 });
-    let kinds = format!("{}_{}", suffix(slice.kind()), suffix(ancestry.slice().kind()));
-    let [begins, ids] = [sequences.cu_seqlens(), sequences.ids()].map(|ids| ids.slice().address());
-    let (stride, out) = (slice.stride(values.columns()) as i32, ancestry.slice_mut().address());
     let room = room.as_ref().map_or(0, |room| room.slice().address());
-    let site = site.words();
-    context.launch(
-        Kernels,
-        &format!("evolve_sampled_{kinds}"),
-        Grid { blocks: [count, heads, 1], threads: THREADS, shared: 4 * words },
-        arguments![
-            slice.address(),
-            stride,
-            begins,
-            ids,
-            site[0],
-            site[1],
-            site[2],
-            site[3],
-            d as i32,
-            size as i32,
-            options.num_generations as i32,
-            options.mutation_rate,
-            options.crossover_rate,
-            options.selection_pressure,
-            room,
-            i32::from(counted),
-            out,
-        ],
-    );
+    #[rustfmt::skip]
+    let arguments = arguments![
+        slice.address(), stride, begins, ids, s0, s1, s2, s3, d as i32, size as i32, generations, mutation_rate,
+        crossover_rate, selection_pressure, room, i32::from(counted), out
+    ];
+    let grid = Grid { blocks: [count, heads, 1], threads: THREADS, shared: 4 * words };
+    context.launch(Kernels, &format!("evolve_sampled_{kinds}"), grid, arguments);
 }
 
 fn mean_field(context: &Context, values: &Tensor, sequences: &Sequences, options: &Evolve, ancestry: &mut Tensor) {

@@ -44,6 +44,20 @@ __device__ void fitness_of_means(P population, float* u, float* folded, u32 row,
     __syncthreads();
 }
 
+// Sums of shares and expression over every `groups`-th token from `group` on, for one gene. Four tokens are under way at
+// once.
+template <typename P>
+__device__ __forceinline__ float sum_of_gene(P population, u32 begin, u32 end, int group, int groups, int g) {
+    float sums[4] = {};
+    u32 token = begin + group;
+    for (; token + 3 * groups < end; token += 4 * groups)
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            sums[i] += population.share(token + i * groups, g, 1) * population.expression(token + i * groups, g);
+    for (; token < end; token += groups) sums[0] += population.share(token, g, 1) * population.expression(token, g);
+    return (sums[0] + sums[1]) + (sums[2] + sums[3]);
+}
+
 template <typename T, typename A>
 __device__ void fitness_of(Population<T, A> population, bool causal, float* fitness, float* inverse) {
     DYNAMIC_SHARED(float, room);
@@ -67,15 +81,8 @@ __device__ void fitness_of(Population<T, A> population, bool causal, float* fitn
     float* partial = room + 2 * d;
     const float even = 1.0f / (end - begin);
     if (group < groups)
-        for (int g = threadIdx.x - group * d; g < d; g += THREADS) {
-            float sum = 0;
-            if (population.ancestry)
-                for (u32 token = begin + group; token < end; token += groups)
-                    sum += population.share(token, g, even) * population.expression(token, g);
-            else
-                for (u32 token = begin + group; token < end; token += groups) sum += population.expression(token, g);
-            partial[group * d + g] = sum;
-        }
+        for (int g = threadIdx.x - group * d; g < d; g += THREADS)
+            partial[group * d + g] = sum_of_gene(population, begin, end, group, groups, g);
     __syncthreads();
     for (int g = threadIdx.x; g < d; g += THREADS) {
         float sum = 0;
@@ -123,8 +130,10 @@ __device__ void gradient_of(
     means_gradient(population, blockIdx.x, fitness, inverse, dfitness, 1, dmeans);
     __syncthreads();
     const float even = 1.0f / (end - begin);
-    for (u32 i = threadIdx.x; i < (end - begin) * d; i += THREADS)
-        write(begin + i / d, i % d, population.share(begin + i / d, i % d, even));
+    const int groups = max(1, THREADS / d), group = threadIdx.x / d;
+    if (group < groups)
+        for (int g = threadIdx.x - group * d; g < d; g += THREADS)
+            for (u32 token = begin + group; token < end; token += groups) write(token, g, population.share(token, g, even));
 }
 
 #define GENE_FITNESS(kind, T, A)                                                                                     \

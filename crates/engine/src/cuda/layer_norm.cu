@@ -1,8 +1,10 @@
 // Layer norm over rows, alone and of a residual sum. A warp takes a row; rows of 384, 768 and 1024 columns stay in its
-// registers, others are read again.
+// registers, others are read again; in the backward pass 384 and 768.
 #include "random.cuh"
 
 constexpr int WARPS = 8;
+// Of a block of the backward pass, whose threads have many numbers in registers.
+constexpr int GRADIENT_WARPS = 4;
 
 // The sequences that rows belong to, for the names of their draws.
 struct Rows {
@@ -136,7 +138,7 @@ __device__ void gradient_in_registers(
     constexpr int COLUMNS = CHUNKS * WARP * 4;
     __shared__ float sums[2 * COLUMNS];
     float gains[CHUNKS][4] = {}, biases[CHUNKS][4] = {};
-    for (int row = blockIdx.x * WARPS + warp_of(); row < rows; row += gridDim.x * WARPS) {
+    for (int row = blockIdx.x * GRADIENT_WARPS + warp_of(); row < rows; row += gridDim.x * GRADIENT_WARPS) {
         const size_t begin = size_t(row) * COLUMNS + lane_of() * 4;
         const float mean = statistics[2 * row], inverse = statistics[2 * row + 1];
         float normal[CHUNKS][4], d[CHUNKS][4], total = 0, along = 0;
@@ -175,7 +177,7 @@ __device__ void gradient_in_registers(
             }
         }
     }
-    for (int warp = 0; warp < WARPS; warp++) {
+    for (int warp = 0; warp < GRADIENT_WARPS; warp++) {
         if (warp_of() == warp) {
 #pragma unroll
             for (int c = 0; c < CHUNKS; c++)
@@ -195,7 +197,7 @@ template <typename T>
 __device__ void gradient_of_any_width(
     const T* x, const float* gain, const float* statistics, const T* dy, Rows sequences, Dropout dropout, T* dx,
     T* masked, float* partial, int rows, int columns) {
-    for (int row = blockIdx.x * WARPS + warp_of(); row < rows; row += gridDim.x * WARPS) {
+    for (int row = blockIdx.x * GRADIENT_WARPS + warp_of(); row < rows; row += gridDim.x * GRADIENT_WARPS) {
         const size_t begin = size_t(row) * columns;
         const float mean = statistics[2 * row], inverse = statistics[2 * row + 1];
         float total = 0, along = 0;
@@ -218,8 +220,8 @@ __device__ void gradient_of_any_width(
     }
     for (int c = threadIdx.x; c < columns; c += blockDim.x) {
         float gains = 0, biases = 0;
-        for (int base = blockIdx.x * WARPS; base < rows; base += gridDim.x * WARPS)
-            for (int row = base; row < min(base + WARPS, rows); row++) {
+        for (int base = blockIdx.x * GRADIENT_WARPS; base < rows; base += gridDim.x * GRADIENT_WARPS)
+            for (int row = base; row < min(base + GRADIENT_WARPS, rows); row++) {
                 const float d = to_float(dy[size_t(row) * columns + c]);
                 const float v = to_float(x[size_t(row) * columns + c]);
                 gains += d * (v - statistics[2 * row]) * statistics[2 * row + 1];
@@ -230,22 +232,23 @@ __device__ void gradient_of_any_width(
     }
 }
 
-#define NORM_GRADIENT(T, kind)                                                                                      \
-    extern "C" __global__ void __launch_bounds__(WARPS * WARP) norm_gradient_##kind(                                \
+#define NORM_GRADIENT(T, kind, width, blocks, body)                                                                 \
+    extern "C" __global__ void __launch_bounds__(GRADIENT_WARPS* WARP, blocks) norm_gradient_##width##_##kind(      \
         const T* x, const float* gain, const float* statistics, const T* dy, const u32* owners, const u32* begins,   \
         const u32* ids, u32 seed_low, u32 seed_high, u32 step, u32 name, u32 threshold, float kept, T* dx,            \
         T* masked, float* partial, int rows, int columns) {                                                          \
         const Rows sequences = {owners, begins, ids};                                                                \
         const Dropout dropout = {{seed_low, seed_high, step, name}, threshold, kept};                                \
-        if (columns == 384)                                                                                          \
-            gradient_in_registers<T, 3>(x, gain, statistics, dy, sequences, dropout, dx, masked, partial, rows);     \
-        else if (columns == 768)                                                                                     \
-            gradient_in_registers<T, 6>(x, gain, statistics, dy, sequences, dropout, dx, masked, partial, rows);     \
-        else if (columns == 1024)                                                                                    \
-            gradient_in_registers<T, 8>(x, gain, statistics, dy, sequences, dropout, dx, masked, partial, rows);     \
-        else                                                                                                         \
-            gradient_of_any_width<T>(                                                                                \
-                x, gain, statistics, dy, sequences, dropout, dx, masked, partial, rows, columns);                    \
+        body;                                                                                                        \
     }
-NORM_GRADIENT(float, f32)
-NORM_GRADIENT(bf16, bf16)
+#define GRADIENT_IN_REGISTERS(T, CHUNKS) \
+    gradient_in_registers<T, CHUNKS>(x, gain, statistics, dy, sequences, dropout, dx, masked, partial, rows)
+// `blocks` share a multiprocessor's registers.
+#define NORM_GRADIENTS(T, kind, blocks)                             \
+    NORM_GRADIENT(T, kind, 384, blocks, GRADIENT_IN_REGISTERS(T, 3))        \
+    NORM_GRADIENT(T, kind, 768, blocks, GRADIENT_IN_REGISTERS(T, 6))        \
+    NORM_GRADIENT(                                                  \
+        T, kind, any, blocks,                                       \
+        gradient_of_any_width<T>(x, gain, statistics, dy, sequences, dropout, dx, masked, partial, rows, columns))
+NORM_GRADIENTS(float, f32, 3)
+NORM_GRADIENTS(bf16, bf16, 4)

@@ -9,8 +9,9 @@ use crate::sequences::Sequences;
 use crate::tensor::Tensor;
 
 const WARPS: usize = 8;
-/// Blocks of the backward pass, each with its part of the sums over rows: two for each multiprocessor of a large GPU.
-const BLOCKS: usize = 264;
+const GRADIENT_WARPS: usize = 4;
+/// Blocks of the backward pass, each with its part of the sums over rows: four for each multiprocessor of a large GPU.
+const BLOCKS: usize = 528;
 
 /// Where dropout's draws come from, as the kernels take it: owners, begins and ids of the sequences, and the words.
 fn draws(dropout: Option<(&Sequences, ResidualDropout)>) -> ([u64; 3], DropoutWords) {
@@ -92,7 +93,8 @@ pub fn backward(
 ) {
     let (rows, columns, kind) = (x.rows(), x.columns(), dx.slice().kind());
     let (x, dy) = (as_kind(context, x, kind), as_kind(context, dy, kind));
-    let blocks = rows.div_ceil(WARPS).clamp(1, BLOCKS);
+    let blocks = rows.div_ceil(GRADIENT_WARPS).clamp(1, BLOCKS);
+    let width = if matches!(columns, 384 | 768) { columns.to_string() } else { "any".to_owned() };
     let mut partial = Tensor::empty(x.device(), &[blocks, 2 * columns]);
     let ([owners, begins, ids], DropoutWords { site, threshold, kept }) = draws(dropout);
     let [from, gain, statistics, gradient] = [&x, gain, statistics, &dy].map(|x| x.slice().address());
@@ -100,8 +102,8 @@ pub fn backward(
     let [to, sums] = [dx.slice_mut().address(), partial.slice_mut().address()];
     context.launch(
         LayerNorm,
-        &format!("norm_gradient_{}", suffix(kind)),
-        Grid::line(blocks, 32 * WARPS),
+        &format!("norm_gradient_{width}_{}", suffix(kind)),
+        Grid::line(blocks, 32 * GRADIENT_WARPS),
         arguments![
             from,
             gain,

@@ -31,8 +31,8 @@ mod staging;
 use std::sync::Arc;
 
 use crate::kernels::{
-    Activation, AdamWUpdate, Affine, AttentionGradients, Binary, Kernels, LinearGradients, Matrix, Modulation, Moment,
-    Unary, Updated,
+    Activation, AdamWUpdate, Affine, AttentionGradients, AttentionSaved, Binary, Kernels, LinearGradients, Matrix,
+    Modulation, Moment, Unary, Updated,
 };
 use crate::ops::attention::Attention;
 use crate::ops::evolve::Evolve;
@@ -230,9 +230,9 @@ impl Kernels for Cuda {
         sequences: &Sequences,
         options: &Attention,
         modulation: Option<Modulation<'_>>,
-        outs: [&mut Tensor; 2],
-    ) {
-        attention::forward(&self.context, qkv, sequences, options, modulation, outs);
+        out: &mut Tensor,
+    ) -> AttentionSaved {
+        attention::forward(&self.context, qkv, sequences, options, modulation, out)
     }
 
     fn attention_backward(
@@ -241,7 +241,7 @@ impl Kernels for Cuda {
         sequences: &Sequences,
         options: &Attention,
         modulation: Option<Modulation<'_>>,
-        saved: [&Tensor; 2],
+        saved: (&Tensor, &AttentionSaved),
         dout: &Tensor,
         gradients: AttentionGradients<'_>,
     ) {

@@ -2,7 +2,8 @@
 //! 2023, arXiv 2305.13245) and causal as options.
 
 use crate::error::{Result, ensure_shape};
-use crate::kernels::{AttentionGradients, Modulation};
+use crate::kernels::{AttentionGradients, Modulation, OfValues};
+use crate::ops::gene_fitness::{GeneFitness, fitness_of};
 use crate::ops::modulate::{Modulate, ensure_modulates};
 use crate::random::Site;
 use crate::sequences::Sequences;
@@ -31,16 +32,36 @@ pub struct AttentionDropout {
     pub site: Site,
 }
 
-/// What the kernels take of a fitness that is kept with its node.
-fn modulated(fitness: &Option<(Option<usize>, Tensor, Modulate)>) -> Option<Modulation<'_>> {
-    fitness.as_ref().map(|(_, fitness, options)| Modulation { fitness, options: *options })
+/// The genetic part of attention: gene fitness of the values, by which the output is modulated.
+#[derive(Clone, Debug)]
+pub struct Genetic {
+    /// How the fitness is computed.
+    pub fitness: GeneFitness,
+    /// How the modulation is applied.
+    pub modulate: Modulate,
+}
+
+/// A fitness that modulates, as it is kept for the backward pass.
+struct Kept {
+    /// Where its gradient goes, if it is not made from the values.
+    node: Option<usize>,
+    fitness: Tensor,
+    options: Modulate,
+    of_values: Option<(GeneFitness, Tensor)>,
+}
+
+impl Kept {
+    fn modulation(&self) -> Modulation<'_> {
+        let of_values = self.of_values.as_ref().map(|(options, inverse)| OfValues { options, inverse });
+        Modulation { fitness: &self.fitness, options: self.options, of_values }
+    }
 }
 
 impl Var {
     /// `softmax(q kᵀ / √d) v` within each sequence: `q` `[N, n_heads·d]`, `k` and `v` `[N, n_kv_heads·d]`; the result
     /// has the shape of `q`.
     pub fn attention(q: &Var, k: &Var, v: &Var, sequences: &Sequences, options: Attention) -> Result<Var> {
-        Var::modulated_attention(q, k, v, sequences, options, None)
+        attend([q, k, v], sequences, options, None, &[])
     }
 
     /// [`Var::attention`] followed by [`Var::modulate`] with a fitness, in one pass.
@@ -50,55 +71,84 @@ impl Var {
         v: &Var,
         sequences: &Sequences,
         options: Attention,
-        modulation: Option<(&Var, Modulate)>,
+        (fitness, modulate): (&Var, Modulate),
     ) -> Result<Var> {
-        let Attention { n_heads, n_kv_heads, .. } = options;
-        let (rows, columns) = (sequences.tokens(), q.value().columns());
-        ensure_shape!(
-            n_kv_heads > 0 && n_heads % n_kv_heads == 0 && columns % n_heads == 0,
-            "attention",
-            "{columns} columns do not make {n_heads} query heads over {n_kv_heads} key heads"
-        );
-        let kv_shape = [rows, columns / n_heads * n_kv_heads];
-        ensure_shape!(
-            q.shape() == [rows, columns] && k.shape() == kv_shape && v.shape() == kv_shape,
-            "attention",
-            "q {:?}, k {:?} and v {:?} do not fit {rows} tokens and {n_heads} heads over {n_kv_heads}",
-            q.shape(),
-            k.shape(),
-            v.shape()
-        );
-        if let Some((fitness, options)) = modulation {
-            ensure_modulates(q.value(), fitness.value(), sequences, options)?;
-        }
-        let qkv = [q, k, v].map(|x| x.value().clone());
-        let nodes = [q, k, v].map(Var::node);
-        let fitness = modulation.map(|(fitness, options)| (fitness.node(), fitness.value().clone(), options));
-        let mut out = qkv[0].empty_like();
-        let mut lse = Tensor::empty(out.device(), &[rows, n_heads]);
-        let device = out.device().clone();
-        let outs = [&mut out, &mut lse];
-        device.kernels().attention(qkv.each_ref(), sequences, &options, modulated(&fitness), outs);
-        let (sequences, kept) = (sequences.clone(), out.clone());
-        let inputs: Vec<&Var> = [q, k, v].into_iter().chain(modulation.map(|(fitness, _)| fitness)).collect();
-        Ok(Var::record(out, &inputs, move |dout, gradients| {
-            let columns = qkv.each_ref().map(Tensor::columns);
-            let mut outputs = Tensor::side_by_side(&device, qkv[0].rows(), &columns);
-            let mut dfitness = fitness.as_ref().map(|(_, fitness, _)| fitness.empty_like());
-            let [dq, dk, dv] = &mut outputs[..] else { unreachable!("one for each of q, k and v") };
-            let wanted = AttentionGradients { qkv: [dq, dk, dv], fitness: dfitness.as_mut() };
-            let (modulation, saved) = (modulated(&fitness), [&kept, &lse]);
-            let kernels = device.kernels();
-            kernels.attention_backward(qkv.each_ref(), &sequences, &options, modulation, saved, dout, wanted);
-            for (node, gradient) in nodes.into_iter().zip(outputs) {
-                gradients.add(node, gradient);
-            }
-            if let (Some((node, ..)), Some(dfitness)) = (&fitness, dfitness) {
-                gradients.add(*node, dfitness);
-            }
-            Ok(())
-        }))
+        let kept = Kept { node: fitness.node(), fitness: fitness.value().clone(), options: modulate, of_values: None };
+        attend([q, k, v], sequences, options, Some(kept), &[fitness])
     }
+
+    /// [`Var::gene_fitness`] of the values and [`Var::modulated_attention`] with it, in one pass each way.
+    pub fn genetic_attention(
+        q: &Var,
+        k: &Var,
+        v: &Var,
+        sequences: &Sequences,
+        options: Attention,
+        genetic: Genetic,
+    ) -> Result<Var> {
+        let (fitness, inverse) = fitness_of(v.value(), sequences, &genetic.fitness)?;
+        let of_values = Some((genetic.fitness, inverse));
+        let kept = Kept { node: None, fitness, options: genetic.modulate, of_values };
+        attend([q, k, v], sequences, options, Some(kept), &[])
+    }
+}
+
+fn attend(
+    inputs: [&Var; 3],
+    sequences: &Sequences,
+    options: Attention,
+    modulation: Option<Kept>,
+    more_inputs: &[&Var],
+) -> Result<Var> {
+    let qkv = inputs.map(|x| x.value().clone());
+    ensure_fits(&qkv, sequences, options)?;
+    if let Some(Kept { fitness, options, .. }) = &modulation {
+        ensure_modulates(&qkv[0], fitness, sequences, *options)?;
+    }
+    let nodes = inputs.map(Var::node);
+    let (device, mut out) = (qkv[0].device().clone(), qkv[0].empty_like());
+    let how = modulation.as_ref().map(Kept::modulation);
+    let saved = device.kernels().attention(qkv.each_ref(), sequences, &options, how, &mut out);
+    let (sequences, kept) = (sequences.clone(), out.clone());
+    let inputs: Vec<&Var> = inputs.into_iter().chain(more_inputs.iter().copied()).collect();
+    Ok(Var::record(out, &inputs, move |dout, gradients| {
+        let columns = qkv.each_ref().map(Tensor::columns);
+        let mut outputs = Tensor::side_by_side(&device, qkv[0].rows(), &columns);
+        let given = modulation.as_ref().filter(|modulation| modulation.of_values.is_none());
+        let mut dfitness = given.map(|modulation| modulation.fitness.empty_like());
+        let [dq, dk, dv] = &mut outputs[..] else { unreachable!("one for each of q, k and v") };
+        let wanted = AttentionGradients { qkv: [dq, dk, dv], fitness: dfitness.as_mut() };
+        let how = modulation.as_ref().map(Kept::modulation);
+        let kernels = device.kernels();
+        kernels.attention_backward(qkv.each_ref(), &sequences, &options, how, (&kept, &saved), dout, wanted);
+        for (node, gradient) in nodes.into_iter().zip(outputs) {
+            gradients.add(node, gradient);
+        }
+        if let (Some(modulation), Some(dfitness)) = (given, dfitness) {
+            gradients.add(modulation.node, dfitness);
+        }
+        Ok(())
+    }))
+}
+
+fn ensure_fits([q, k, v]: &[Tensor; 3], sequences: &Sequences, options: Attention) -> Result<()> {
+    let Attention { n_heads, n_kv_heads, .. } = options;
+    let (rows, columns) = (sequences.tokens(), q.columns());
+    ensure_shape!(
+        n_kv_heads > 0 && n_heads % n_kv_heads == 0 && columns % n_heads == 0,
+        "attention",
+        "{columns} columns do not make {n_heads} query heads over {n_kv_heads} key heads"
+    );
+    let kv_shape = [rows, columns / n_heads * n_kv_heads];
+    ensure_shape!(
+        q.shape() == [rows, columns] && k.shape() == kv_shape && v.shape() == kv_shape,
+        "attention",
+        "q {:?}, k {:?} and v {:?} do not fit {rows} tokens and {n_heads} heads over {n_kv_heads}",
+        q.shape(),
+        k.shape(),
+        v.shape()
+    );
+    Ok(())
 }
 
 #[cfg(test)]

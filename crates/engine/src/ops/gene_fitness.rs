@@ -16,27 +16,33 @@ pub struct GeneFitness {
     pub ancestry: Option<Tensor>,
 }
 
+/// The fitness of values, and `u`.
+pub(super) fn fitness_of(values: &Tensor, sequences: &Sequences, options: &GeneFitness) -> Result<(Tensor, Tensor)> {
+    let GeneFitness { head_dim, causal, ref ancestry } = *options;
+    ensure_shape!(
+        values.rows() == sequences.tokens()
+            && head_dim > 0
+            && values.columns().is_multiple_of(head_dim)
+            && ancestry.as_ref().is_none_or(|a| a.shape() == values.shape() && !causal),
+        "gene_fitness",
+        "values {:?} and ancestry {:?} do not fit {} tokens, head dimension {head_dim}, causal {causal}",
+        values.shape(),
+        ancestry.as_ref().map(Tensor::shape),
+        sequences.tokens()
+    );
+    let rows = if causal { values.rows() } else { sequences.len() };
+    let mut fitness = Tensor::empty(values.device(), &[rows, values.columns()]);
+    let mut inverse = fitness.empty_like();
+    values.device().kernels().gene_fitness(values, sequences, options, &mut fitness, &mut inverse);
+    Ok((fitness, inverse))
+}
+
 impl Var {
     /// `γ` of values `[N, v·d]`: with `P = σ(V)`, gene means `M[g] = Σ_i A[i,g] P[i,g]` over each sequence and
     /// `u = 1 / (M + ½)`, each head's `γ[g] = u[g] / Σ_s u[s]`. The result is `[S, v·d]`, causal `[N, v·d]`.
     pub fn gene_fitness(&self, sequences: &Sequences, options: GeneFitness) -> Result<Var> {
         let values = self.value().clone();
-        let GeneFitness { head_dim, causal, ref ancestry } = options;
-        ensure_shape!(
-            values.rows() == sequences.tokens()
-                && head_dim > 0
-                && values.columns().is_multiple_of(head_dim)
-                && ancestry.as_ref().is_none_or(|a| a.shape() == values.shape() && !causal),
-            "gene_fitness",
-            "values {:?} and ancestry {:?} do not fit {} tokens, head dimension {head_dim}, causal {causal}",
-            values.shape(),
-            ancestry.as_ref().map(Tensor::shape),
-            sequences.tokens()
-        );
-        let rows = if causal { values.rows() } else { sequences.len() };
-        let mut fitness = Tensor::empty(values.device(), &[rows, values.columns()]);
-        let mut inverse = fitness.empty_like();
-        values.device().kernels().gene_fitness(&values, sequences, &options, &mut fitness, &mut inverse);
+        let (fitness, inverse) = fitness_of(&values, sequences, &options)?;
         let (node, kept, sequences) = (self.node(), fitness.clone(), sequences.clone());
         Ok(Var::record(fitness, &[self], move |dfitness, gradients| {
             let before = gradients.take(node);

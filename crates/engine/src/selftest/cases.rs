@@ -1,8 +1,8 @@
 //! Every operation, in the shapes that its kernels tell apart.
 
-use super::{Activation, Case, Parameter, Positive, Role};
+use super::{Activation, Case, Parameter, Positive, Role, as_activation};
 use crate::error::Result;
-use crate::ops::attention::{Attention, AttentionDropout};
+use crate::ops::attention::{Attention, AttentionDropout, Genetic};
 use crate::ops::gene_fitness::GeneFitness;
 use crate::ops::info_nce::InfoNce;
 use crate::ops::modulate::Modulate;
@@ -11,7 +11,7 @@ use crate::ops::residual_norm::{Norm, ResidualDropout};
 use crate::random::{Purpose, Site};
 use crate::sequences::Sequences;
 use crate::tape::Var;
-use crate::tensor::Ids;
+use crate::tensor::{Ids, Tensor};
 
 /// Sequences of one token, of a whole tile, and of more: 288 tokens.
 const LENGTHS: [usize; 6] = [1, 7, 64, 65, 130, 21];
@@ -154,7 +154,7 @@ fn attentions() -> Vec<Case> {
             let fitness = [rows, n_kv_heads * d];
             let inputs = [qkv[0], qkv[1], qkv[2], (Positive, fitness.as_slice())];
             cases.push(case(&format!("modulated {name}"), &inputs, move |sequences, v| {
-                let modulation = Some((&v[3], Modulate { head_dim: d, scale: d as f32 }));
+                let modulation = (&v[3], Modulate { head_dim: d, scale: d as f32 });
                 Var::modulated_attention(&v[0], &v[1], &v[2], sequences, options, modulation)
             }));
         }
@@ -193,16 +193,19 @@ fn genetics() -> Vec<Case> {
                 v[0].modulate(&v[1], sequences, Modulate { head_dim: d, scale: 3.0 })
             }));
         }
-        cases.push(case(
-            &format!("genetic attention at the fixed point, {d} genes"),
-            &[values, values, values],
-            move |sequences, v| {
-                let fitness =
-                    v[2].gene_fitness(sequences, GeneFitness { head_dim: d, causal: false, ancestry: None })?;
-                let modulation = Some((&fitness, Modulate { head_dim: d, scale: d as f32 }));
-                Var::modulated_attention(&v[0], &v[1], &v[2], sequences, attention((2, 2, d), false, 0.0), modulation)
-            },
-        ));
+        for (ancestry, causal) in [(false, false), (true, false), (false, true)] {
+            let name = format!("genetic attention, {d} genes, ancestry {ancestry}, causal {causal}");
+            cases.push(case(&name, &[values, values, values], move |sequences, v| {
+                let shares = || -> Result<Tensor> {
+                    let shares: Vec<f32> = (0..TOKENS * 2 * d).map(|i| (i * 7 % 5) as f32 / 32.0).collect();
+                    as_activation(&Tensor::from_slice(v[0].value().device(), &[TOKENS, 2 * d], &shares)?)
+                };
+                let ancestry = ancestry.then(shares).transpose()?;
+                let fitness = GeneFitness { head_dim: d, causal, ancestry };
+                let genetic = Genetic { fitness, modulate: Modulate { head_dim: d, scale: d as f32 } };
+                Var::genetic_attention(&v[0], &v[1], &v[2], sequences, attention((2, 2, d), causal, 0.1), genetic)
+            }));
+        }
     }
     cases
 }

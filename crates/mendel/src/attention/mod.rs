@@ -3,7 +3,7 @@
 mod genetic;
 mod view;
 
-use mendel_engine::ops::attention::{Attention as Core, AttentionDropout};
+use mendel_engine::ops::attention::{self, Attention as Core, AttentionDropout};
 use mendel_engine::ops::evolve::{Evolve, Population, evolve};
 use mendel_engine::ops::gene_fitness::GeneFitness;
 use mendel_engine::ops::modulate::Modulate;
@@ -128,10 +128,14 @@ impl Attention {
             query = query.rms_norm(&pass.parameter(query_gain), QK_NORM_EPSILON)?;
             key = key.rms_norm(&pass.parameter(key_gain), QK_NORM_EPSILON)?;
         }
-        let fitness = self.config.genetic.as_ref().map(|genetic| self.fitness(genetic, pass, &value)).transpose()?;
-        let modulation = fitness.as_ref().map(|(fitness, options)| (fitness, *options));
         let (core, sequences) = (self.core(pass), pass.sequences);
-        let mixed = Var::modulated_attention(&query, &key, &value, sequences, core, modulation)?;
+        let mixed = match &self.config.genetic {
+            None => Var::attention(&query, &key, &value, sequences, core)?,
+            Some(genetic) => {
+                let part = self.genetic_part(genetic, pass, &value)?;
+                Var::genetic_attention(&query, &key, &value, sequences, core, part)?
+            }
+        };
         self.output.forward(pass, &mixed)
     }
 
@@ -144,27 +148,30 @@ impl Attention {
         Core { n_heads, n_kv_heads, causal, dropout }
     }
 
-    /// `γ`, and how attention's output is modulated by it: `s·γ ⊙` (section 2), by the identity there the same as
-    /// attention over `V ⊙ s·γ`.
-    fn fitness(&self, genetic: &Genetic, pass: &Pass<'_>, value: &Var) -> mendel_engine::Result<(Var, Modulate)> {
-        let head_dim = self.config.head_dim();
+    /// How gene fitness `γ` is made from the values, and how attention's output is modulated by it: `s·γ ⊙` (section 2),
+    /// by the identity there the same as attention over `V ⊙ s·γ`.
+    fn genetic_part(
+        &self,
+        genetic: &Genetic,
+        pass: &Pass<'_>,
+        value: &Var,
+    ) -> mendel_engine::Result<attention::Genetic> {
+        let (head_dim, causal) = (self.config.head_dim(), self.config.causal);
         let ancestry = self.ancestry(genetic, pass, value.value())?;
-        let causal = self.config.causal;
-        let options = GeneFitness { head_dim, causal, ancestry: ancestry.clone() };
-        let fitness = value.gene_fitness(pass.sequences, options)?;
+        let fitness = GeneFitness { head_dim, causal, ancestry };
         if let Some(probe) = pass.probe {
             let host = |tensor: &Tensor| tensor.to_device(&Device::cpu());
-            let (values, fitness) = (&host(value.value())?, &host(fitness.value())?);
-            let ancestry = ancestry.as_ref().map(host).transpose()?;
-            let seen =
-                Seen { values, fitness, ancestry: ancestry.as_ref(), sequences: pass.sequences, head_dim, causal };
-            probe.layer(&seen, genetic);
+            let seen = pass.tape.constant(value.value().clone()).gene_fitness(pass.sequences, fitness.clone())?;
+            let (values, gamma) = (&host(value.value())?, &host(seen.value())?);
+            let ancestry = fitness.ancestry.as_ref().map(host).transpose()?;
+            let (ancestry, sequences) = (ancestry.as_ref(), pass.sequences);
+            probe.layer(&Seen { values, fitness: gamma, ancestry, sequences, head_dim, causal }, genetic);
         }
         let scale = match genetic.fitness_scale {
             FitnessScale::UnitMean => head_dim as f32,
             FitnessScale::UnitSum => 1.0,
         };
-        Ok((fitness, Modulate { head_dim, scale }))
+        Ok(attention::Genetic { fitness, modulate: Modulate { head_dim, scale } })
     }
 
     /// The ancestry `A` (section 3); none at the fixed point. Evaluation takes the infinite population, so that an
