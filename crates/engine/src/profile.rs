@@ -1,6 +1,7 @@
 //! Where the time of a step goes: a device that takes the time of every operation.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -61,6 +62,7 @@ take_the_time_of! {
     fn unary(function: Unary, x: &Tensor, out: &mut Tensor);
     fn unary_backward(function: Unary, x: &Tensor, dy: &Tensor, dx: &mut Tensor);
     fn binary(function: Binary, a: &Tensor, b: &Tensor, out: &mut Tensor);
+    fn copy_rows(x: &Tensor, rows: Range<usize>, out: &mut Tensor, to: usize);
     fn reduce(x: &Tensor, out: &mut Tensor);
     fn matmul(a: Matrix<'_>, b: Matrix<'_>, out: &mut Tensor);
     fn linear(x: &Tensor, activation: Activation, parts: &[Affine<'_>], outs: &mut [Tensor]);

@@ -24,6 +24,8 @@ mod rms_norm;
 mod scratch;
 mod softmax;
 
+use std::ops::Range;
+
 use crate::kernels::{Activation, AdamWUpdate, Affine, Binary, Kernels, LinearGradients, Matrix, Unary};
 use crate::ops::attention::Attention;
 use crate::ops::evolve::Evolve;
@@ -76,6 +78,10 @@ impl Kernels for Cpu {
 
     fn binary(&self, function: Binary, a: &Tensor, b: &Tensor, out: &mut Tensor) {
         elementwise::binary(function, a, b, out);
+    }
+
+    fn copy_rows(&self, x: &Tensor, rows: Range<usize>, out: &mut Tensor, to: usize) {
+        elementwise::copy_rows(x, rows, out, to);
     }
 
     fn reduce(&self, x: &Tensor, out: &mut Tensor) {
