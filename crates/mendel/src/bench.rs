@@ -157,7 +157,7 @@ pub fn measure(
     let (total, mut tokens) = (WARMUP_STEPS + workload.steps, 0);
     observer.observe(Event::StageStarted { what: "Measuring".into(), unit: "steps", total: Some(total as u64) });
     for step in 0..total {
-        let batch = TrainingBatch::deal(&pairs, &mut sampler, step as u64, &device)?;
+        let batch = TrainingBatch::deal(&pairs, &mut sampler, step as u64);
         for (trainer, taken) in trainers.iter_mut().zip(&mut taken) {
             profile.take();
             let (started, faults) = (Instant::now(), memory::page_faults());
