@@ -19,7 +19,7 @@ pub use saved_model::{EmbedArguments, EmbeddingsFormat, EvalArguments, Side, Tas
 pub use sweep::{SweepArguments, SweepPlan};
 
 use crate::failure::WrongUsage;
-use crate::settings_flags::{self, AttentionFlags, GeneticFlags, MachineFlags, SettingsFlags};
+use crate::settings_flags::{self, AttentionFlags, GeneticFlags, MachineFlags, SettingsFlags, StepFlags};
 use crate::settings_layers::Layers;
 
 /// Train BERT dual encoders for text retrieval, with standard and with genetic attention, and compare them.
@@ -154,6 +154,9 @@ pub struct BenchArguments {
 
 #[derive(Args, Debug, Serialize)]
 struct BenchFlags {
+    #[command(flatten)]
+    #[serde(flatten)]
+    step: StepFlags,
     #[command(flatten)]
     #[serde(flatten)]
     attention: AttentionFlags,

@@ -28,6 +28,9 @@ pub struct SettingsFlags {
     training: TrainingFlags,
     #[command(flatten)]
     #[serde(flatten)]
+    step: StepFlags,
+    #[command(flatten)]
+    #[serde(flatten)]
     attention: AttentionFlags,
     #[command(flatten)]
     #[serde(flatten)]
@@ -186,6 +189,17 @@ pub struct TrainingFlags {
     #[arg(long, value_name = "FOLDER")]
     #[serde(skip_serializing_if = "Option::is_none")]
     output_dir: Option<PathBuf>,
+}
+
+/// How a training step is made.
+#[derive(Args, Clone, Debug, Default, Serialize)]
+#[command(next_help_heading = "Training")]
+#[serde(rename_all = "kebab-case")]
+pub struct StepFlags {
+    /// Gradient cache: memory of so many pairs, loss of the whole batch, one more forward pass; 0 is off
+    #[arg(long, value_name = "N", value_parser = whole_number::<usize>())]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    loss_micro_batch: Option<usize>,
 }
 
 /// The attention module, but for its genetic part.

@@ -171,9 +171,20 @@ fn a_closed_pipe_ends_the_program_in_silence() {
 }
 
 #[test]
+fn the_gradient_cache_takes_the_memory_of_its_pairs() {
+    let peak = |pairs, more: &[&str]| {
+        let bench = ["bench", "--shape", "demo-tiny", "--arms", "genetic", "--steps", "1", "--json", "--pairs", pairs];
+        let measured: Value = serde_json::from_str(&succeed(&[bench.as_slice(), more].concat())).unwrap();
+        measured["arms"][0]["peak_memory_gb"].as_f64().unwrap()
+    };
+    let [few, all, cached] = [peak("16", &[]), peak("256", &[]), peak("256", &["--loss-micro-batch", "16"])];
+    assert!(all > 4.0 * few && cached < 1.5 * few, "16 pairs {few}, 256 pairs {all}, 256 by 16 {cached} GB");
+}
+
+#[test]
 fn a_measured_step_tells_its_operations_and_takes_no_new_memory() {
     let common = ["bench", "--shape", "demo-tiny", "--pairs", "4", "--steps", "6", "--json"];
-    for more in [["--precision", "f32"], ["--precision", "bf16"], ["--lengths", "20"]] {
+    for more in [["--precision", "f32"], ["--precision", "bf16"], ["--lengths", "20"], ["--loss-micro-batch", "2"]] {
         let measured: Value = serde_json::from_str(&succeed(&[common.as_slice(), &more].concat())).unwrap();
         for arm in measured["arms"].as_array().unwrap() {
             let median = arm["step_seconds"]["median"].as_f64().unwrap();

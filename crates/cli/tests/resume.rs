@@ -326,6 +326,16 @@ fn in_bf16_too_the_number_of_threads_changes_no_bit_and_a_killed_run_ends_the_sa
 }
 
 #[test]
+fn with_the_gradient_cache_too_the_number_of_threads_changes_no_bit_and_a_killed_run_ends_the_same() {
+    let runs = Runs::new();
+    let cached = |threads| [GENETIC.as_slice(), &["--loss-micro-batch", "5", "--threads", threads]].concat();
+    runs.straight("train", "one", &cached("1"));
+    runs.killed_at(10, "genetic", "train", "killed", &cached("2"));
+    runs.resume("train", "killed", &cached("3"));
+    runs.assert_same("one", "killed", "genetic");
+}
+
+#[test]
 fn beginning_anew_in_the_place_of_an_earlier_run_says_that_its_checkpoints_go() {
     let runs = Runs::new();
     runs.straight("train", "out", &[]);

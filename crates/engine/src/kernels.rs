@@ -6,6 +6,7 @@
 //! Letters in shapes: `N` tokens of all sequences, `S` sequences, `H` hidden width, `h` query heads, `v` key/value
 //! heads, `d` head dimension, `B` queries, `P` candidate passages.
 
+use std::ops::Range;
 use std::time::Instant;
 
 use crate::cuda::context::Mark;
@@ -100,8 +101,6 @@ pub trait Kernels: Send + Sync {
         Moment::Host(Instant::now())
     }
 
-    /// Rows `from..from + rows` of `x` into the rows of `out` from `to` on.
-    fn copy_rows(&self, x: &Tensor, from: usize, out: &mut Tensor, to: usize, rows: usize);
     /// `sum += x`, element by element.
     fn accumulate(&self, x: &Tensor, sum: &mut Tensor);
     /// `out = factor · x`
@@ -112,6 +111,8 @@ pub trait Kernels: Send + Sync {
     fn unary_backward(&self, function: Unary, x: &Tensor, dy: &Tensor, dx: &mut Tensor);
     /// `out = f(a, b)`; `b` is of `a`'s shape, one row `[columns]`, one column `[rows, 1]` or one number `[1]`.
     fn binary(&self, function: Binary, a: &Tensor, b: &Tensor, out: &mut Tensor);
+    /// `out[to + i] = x[rows.start + i]` for each row of `rows`; the other rows of `out` stay as they are.
+    fn copy_rows(&self, x: &Tensor, rows: Range<usize>, out: &mut Tensor, to: usize);
     /// `x` summed over the dimensions in which `out` (a shape that [`Kernels::binary`] takes for `b`) repeats.
     fn reduce(&self, x: &Tensor, out: &mut Tensor);
 

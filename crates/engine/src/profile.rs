@@ -1,6 +1,7 @@
 //! Where the time of a step goes: a device that takes the time of every operation.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -85,12 +86,12 @@ macro_rules! take_the_time_of {
 }
 
 take_the_time_of! {
-    fn copy_rows(x: &Tensor, from: usize, out: &mut Tensor, to: usize, rows: usize);
     fn accumulate(x: &Tensor, sum: &mut Tensor);
     fn scale(x: &Tensor, factor: f32, out: &mut Tensor);
     fn unary(function: Unary, x: &Tensor, out: &mut Tensor);
     fn unary_backward(function: Unary, x: &Tensor, dy: &Tensor, dx: &mut Tensor);
     fn binary(function: Binary, a: &Tensor, b: &Tensor, out: &mut Tensor);
+    fn copy_rows(x: &Tensor, rows: Range<usize>, out: &mut Tensor, to: usize);
     fn reduce(x: &Tensor, out: &mut Tensor);
     fn matmul(a: Matrix<'_>, b: Matrix<'_>, out: &mut Tensor);
     fn linear(x: &Tensor, activation: Activation, parts: &[Affine<'_>], outs: &mut [Tensor]);

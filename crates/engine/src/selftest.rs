@@ -135,7 +135,7 @@ fn to_bf16(x: f32) -> f32 {
 fn as_activation(x: &Tensor) -> Result<Tensor> {
     let rows = x.reshape(&[x.rows(), x.columns()])?;
     let mut out = Tensor::activation(x.device(), rows.shape());
-    x.device().kernels().copy_rows(&rows, 0, &mut out, 0, rows.rows());
+    x.device().kernels().copy_rows(&rows, 0..rows.rows(), &mut out, 0);
     out.reshape(x.shape())
 }
 

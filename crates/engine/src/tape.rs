@@ -77,10 +77,26 @@ impl Tape {
     /// and what each operation kept is freed as the walk passes it.
     pub fn backward(&self, loss: &Var) -> Result<Gradients> {
         ensure_shape!(loss.value.len() == 1, "backward", "the loss must be a scalar, not {:?}", loss.value.shape());
-        let Some(record) = &self.0 else { return Ok(Gradients::default()) };
+        let one = Tensor::full(loss.value.device(), loss.value.shape(), 1.0);
+        self.backward_from(loss, one, Gradients::default())
+    }
+
+    /// The walk of [`Tape::backward`] from a value of any shape, given a scalar's gradient with respect to it. What it
+    /// finds for parameters is added to `before`, the gradients of another tape, of which other leaves are forgotten: so
+    /// a scalar can be made of more than is ever recorded at once. Fails if gradient and value differ in shape.
+    pub fn backward_from(&self, value: &Var, gradient: Tensor, before: Gradients) -> Result<Gradients> {
+        ensure_shape!(
+            gradient.shape() == value.shape(),
+            "backward_from",
+            "a gradient {:?} of a value {:?}",
+            gradient.shape(),
+            value.shape()
+        );
+        let Some(record) = &self.0 else { return Ok(before) };
         let Record { backward, parameters } = std::mem::take(&mut *record.borrow_mut());
         let mut gradients = Gradients { by_node: vec![None; backward.len()], by_parameter: parameters };
-        gradients.add(loss.node, Tensor::full(loss.value.device(), loss.value.shape(), 1.0));
+        gradients.begin_with(before);
+        gradients.add(value.node, gradient);
         for (node, operation) in backward.into_iter().enumerate().rev() {
             let Some(operation) = operation else { continue };
             if let Some(gradient) = gradients.by_node[node].take() {
@@ -176,6 +192,18 @@ impl Gradients {
         (0..self.by_parameter.len()).map(ParameterId).filter_map(|id| Some((id, self.of_parameter(id)?)))
     }
 
+    /// Takes the parameters' gradients of an earlier walk, for this one to add to: a sum is held once, and never a
+    /// second set of gradients beside it.
+    fn begin_with(&mut self, before: Gradients) {
+        for (id, gradient) in before.parameters() {
+            self.by_parameter.resize(self.by_parameter.len().max(id.0 + 1), None);
+            // A parameter that took no part on this tape has no node yet.
+            let node = *self.by_parameter[id.0].get_or_insert(self.by_node.len());
+            self.by_node.resize(self.by_node.len().max(node + 1), None);
+            self.by_node[node] = Some(gradient.clone());
+        }
+    }
+
     /// Adds to the gradient collected at `node`; does nothing where none is wanted.
     pub(crate) fn add(&mut self, node: Option<usize>, gradient: Tensor) {
         let Some(node) = node else { return };
@@ -203,5 +231,50 @@ impl Gradients {
         if let Some(node) = node {
             self.by_node[node].get_or_insert_with(|| any.clone());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{device, random};
+
+    #[test]
+    fn walks_of_parts_add_up_to_the_walk_of_the_whole() {
+        let mut parameters = Parameters::default();
+        let ids = ["both", "first", "second"].map(|name| parameters.insert(name, random(&[3], name.len() as u64)));
+        let inputs = [random(&[2, 3], 7), random(&[4, 3], 8)];
+        // A function of both parts, of which each uses a parameter of its own and one that both use.
+        let part = |tape: &Tape, which: usize| {
+            let [both, own] = [ids[0], ids[1 + which]].map(|id| tape.parameter(&parameters, id));
+            tape.constant(inputs[which].clone()).mul(&both)?.sigmoid()?.mul(&own)
+        };
+        let scalar = |parts: &[Var]| parts[0].sum()?.mul(&parts[1].sum()?);
+
+        let tape = Tape::recording();
+        let whole = tape.backward(&scalar(&[part(&tape, 0).unwrap(), part(&tape, 1).unwrap()]).unwrap()).unwrap();
+
+        let tape = Tape::recording();
+        let leaves = [0, 1].map(|which| tape.leaf(part(&Tape::inference(), which).unwrap().value().clone()));
+        let cached = tape.backward(&scalar(&leaves).unwrap()).unwrap();
+        let mut sum = Gradients::default();
+        for (which, leaf) in leaves.iter().enumerate() {
+            let tape = Tape::recording();
+            let value = part(&tape, which).unwrap();
+            sum = tape.backward_from(&value, cached.of(leaf).unwrap().clone(), sum).unwrap();
+        }
+        assert_eq!(sum.parameters().count(), 3);
+        for id in ids {
+            let [sum, whole] = [&sum, &whole].map(|gradients| gradients.of_parameter(id).unwrap().to_vec());
+            crate::testing::assert_close(&sum, &whole, 1e-6);
+        }
+    }
+
+    #[test]
+    fn a_gradient_of_another_shape_than_the_value_is_an_error() {
+        let tape = Tape::recording();
+        let leaf = tape.leaf(random(&[2, 3], 1));
+        let walked = tape.backward_from(&leaf, Tensor::zeros(&device(), &[3, 2]), Gradients::default());
+        assert!(walked.err().unwrap().to_string().contains("[3, 2] of a value [2, 3]"));
     }
 }

@@ -156,7 +156,8 @@ pub fn measure(
     let total = measured + PROFILED_STEPS;
     observer.observe(Event::StageStarted { what: "Measuring".into(), unit: "steps", total: Some(total as u64) });
     for step in 0..total {
-        let batch = TrainingBatch::deal(&pairs, &mut sampler, step as u64, &device)?;
+        let batch = TrainingBatch::deal(&pairs, &mut sampler, step as u64);
+        trainers.iter().try_for_each(|trainer| trainer.prepare(&batch))?;
         for (trainer, taken) in trainers.iter_mut().zip(&mut taken) {
             profile.record(step >= measured);
             let (started, faults) = (Instant::now(), memory::page_faults());

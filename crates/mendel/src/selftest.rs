@@ -72,7 +72,7 @@ fn losses(device: &Device, heads: usize, arm: &Arm, settings: &Settings, steps: 
     let pairs = random_pairs(&workload, settings.seed);
     let mut sampler = Sampler::new(pairs.len(), PAIRS, settings.seed)?;
     let step = |step| {
-        let batch = TrainingBatch::deal(&pairs, &mut sampler, step, device)?;
+        let batch = TrainingBatch::deal(&pairs, &mut sampler, step);
         Ok(trainer.step(step, &batch, LEARNING_RATE)?.loss)
     };
     (0..steps as u64).map(step).collect()

@@ -75,6 +75,9 @@ pub struct Settings {
     pub max_seq_len: usize,
     /// Pairs per optimizer step.
     pub batch_size: usize,
+    /// The gradient cache: activations of so many pairs are held at once, while the loss stays that of the whole
+    /// batch; 0 is all pairs at once.
+    pub loss_micro_batch: usize,
     /// Peak learning rate of AdamW.
     pub learning_rate: f64,
     /// Steps over which the learning rate rises from 0.
@@ -221,6 +224,7 @@ impl Default for Settings {
             max_bad_rows: 0.01,
             max_seq_len: 512,
             batch_size: 8,
+            loss_micro_batch: 0,
             learning_rate: 2e-5,
             warmup_steps: 100,
             lr_schedule: LrSchedule::Linear,

@@ -4,7 +4,6 @@ use mendel::attention::Genetic;
 use mendel::bert::{BertConfig, BertModel};
 use mendel::data::TokenStore;
 use mendel::dual_encoder::DualEncoder;
-use mendel::engine::Device;
 use mendel::train::{Trainer, TrainingBatch, TrainingPairs};
 use mendel::{Settings, data::Sampler};
 
@@ -40,7 +39,7 @@ fn arms_with_the_same_attention_have_the_same_weights_batches_and_dropout() {
         let encoder = DualEncoder { bert: with_equal_genes(genetic), pooling: settings.pooling };
         let mut trainer = Trainer::new(encoder, &settings);
         let mut sampler = Sampler::new(pairs.len(), settings.batch_size, settings.seed).unwrap();
-        let batch = TrainingBatch::deal(&pairs, &mut sampler, 0, &Device::cpu()).unwrap();
+        let batch = TrainingBatch::deal(&pairs, &mut sampler, 0);
         let report = trainer.step(0, &batch, 1e-3).unwrap();
         (report.loss, batch.pairs)
     };

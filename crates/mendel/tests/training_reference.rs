@@ -135,7 +135,7 @@ fn follow(
     for (index, expected) in configuration.steps.iter().enumerate() {
         let members: Vec<usize> = (index * fixture.batch..(index + 1) * fixture.batch).collect();
         let negatives: Vec<(usize, Vec<usize>)> = members.iter().map(|&pair| (pair, vec![0; hard])).collect();
-        let batch = TrainingBatch::of(&pairs, members, &negatives, &device).unwrap();
+        let batch = TrainingBatch::of(&pairs, members, &negatives);
         let learning_rate = schedule.learning_rate(index as u64);
         let report = trainer.step(index as u64, &batch, learning_rate).unwrap();
         assert_eq!(batch.excluded.len(), expected.masked, "{name}, step {index}: masked candidates");

@@ -1,5 +1,7 @@
 //! Functions of single elements, and the sums that are their gradients.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use super::math::{self, vectorised};
@@ -22,11 +24,6 @@ fn zip_map(a: &[f32], b: &[f32], out: &mut [f32], f: impl Fn(f32, f32) -> f32 + 
             },
         );
     });
-}
-
-pub fn copy_rows(x: &Tensor, from: usize, out: &mut Tensor, to: usize, rows: usize) {
-    let columns = x.columns();
-    out.data_mut()[to * columns..][..rows * columns].copy_from_slice(&x.data()[from * columns..][..rows * columns]);
 }
 
 pub fn accumulate(x: &Tensor, sum: &mut Tensor) {
@@ -107,6 +104,12 @@ fn broadcast_map(a: &Tensor, b: &Tensor, out: &mut Tensor, f: impl Fn(f32, f32) 
             };
         }
     });
+}
+
+pub fn copy_rows(x: &Tensor, rows: Range<usize>, out: &mut Tensor, to: usize) {
+    let (columns, count) = (x.columns(), rows.len());
+    let from = &x.data()[rows.start * columns..rows.end * columns];
+    out.data_mut()[to * columns..(to + count) * columns].copy_from_slice(from);
 }
 
 pub fn reduce(x: &Tensor, out: &mut Tensor) {

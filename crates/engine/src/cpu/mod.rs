@@ -24,6 +24,8 @@ mod rms_norm;
 mod scratch;
 mod softmax;
 
+use std::ops::Range;
+
 use crate::kernels::{
     Activation, AdamWUpdate, Affine, AttentionGradients, AttentionSaved, Binary, Kernels, LinearGradients, Matrix,
     Modulation, OfValues, Unary, Updated,
@@ -61,10 +63,6 @@ impl Kernels for Cpu {
         "cpu"
     }
 
-    fn copy_rows(&self, x: &Tensor, from: usize, out: &mut Tensor, to: usize, rows: usize) {
-        elementwise::copy_rows(x, from, out, to, rows);
-    }
-
     fn accumulate(&self, x: &Tensor, sum: &mut Tensor) {
         elementwise::accumulate(x, sum);
     }
@@ -83,6 +81,10 @@ impl Kernels for Cpu {
 
     fn binary(&self, function: Binary, a: &Tensor, b: &Tensor, out: &mut Tensor) {
         elementwise::binary(function, a, b, out);
+    }
+
+    fn copy_rows(&self, x: &Tensor, rows: Range<usize>, out: &mut Tensor, to: usize) {
+        elementwise::copy_rows(x, rows, out, to);
     }
 
     fn reduce(&self, x: &Tensor, out: &mut Tensor) {

@@ -1,5 +1,7 @@
 //! Functions of single elements, copies between kinds, and sums.
 
+use std::ops::Range;
+
 use super::context::{Context, Grid, arguments};
 use super::programs::Program::Elementwise;
 use super::slice::{Kind, Slice};
@@ -31,7 +33,7 @@ fn between(
     context.launch(Elementwise, kernel, grid(count), arguments![x, out, count, columns, x_stride, out_stride]);
 }
 
-pub fn copy_rows(context: &Context, x: &Tensor, from: usize, out: &mut Tensor, to: usize, rows: usize) {
+pub fn copy_rows(context: &Context, x: &Tensor, rows: Range<usize>, out: &mut Tensor, to: usize) {
     let columns = x.columns();
     let source = x.slice();
     let target = out.slice_mut();
@@ -40,7 +42,7 @@ pub fn copy_rows(context: &Context, x: &Tensor, from: usize, out: &mut Tensor, t
         let stride = slice.stride(columns);
         [slice.address() + (row * stride * slice.kind().size()) as u64, stride as u64]
     };
-    between(context, &kernel, place(source, from), place(target, to), rows * columns, columns);
+    between(context, &kernel, place(source, rows.start), place(target, to), rows.len() * columns, columns);
 }
 
 /// The array as elements of a kind with nothing between its rows.
@@ -49,7 +51,7 @@ pub fn as_kind(context: &Context, x: &Tensor, kind: Kind) -> Tensor {
         return x.contiguous();
     }
     let mut out = Tensor::of_kind(x.device(), x.shape(), kind);
-    copy_rows(context, x, 0, &mut out, 0, x.rows());
+    copy_rows(context, x, 0..x.rows(), &mut out, 0);
     out
 }
 
@@ -129,11 +131,11 @@ pub fn binary(context: &Context, function: Binary, a: &Tensor, b: &Tensor, out: 
 pub fn reduce(context: &Context, x: &Tensor, out: &mut Tensor) {
     let (rows, columns, repeat) = (x.rows(), x.columns(), Repeat::of(out, x));
     match repeat {
-        Repeat::Not => copy_rows(context, x, 0, out, 0, rows),
+        Repeat::Not => copy_rows(context, x, 0..rows, out, 0),
         Repeat::OverRows => {
             let mut sums = Tensor::empty(x.device(), &[columns]);
             sum_rows(context, x, &mut sums);
-            copy_rows(context, &sums, 0, out, 0, 1);
+            copy_rows(context, &sums, 0..1, out, 0);
         }
         Repeat::OverColumns | Repeat::OverBoth => {
             let kind = out.slice().kind();

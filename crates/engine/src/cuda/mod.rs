@@ -28,6 +28,7 @@ pub(crate) mod slice;
 mod softmax;
 mod staging;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::kernels::{
@@ -97,8 +98,8 @@ impl Kernels for Cuda {
         Moment::Cuda(self.context.mark())
     }
 
-    fn copy_rows(&self, x: &Tensor, from: usize, out: &mut Tensor, to: usize, rows: usize) {
-        elementwise::copy_rows(&self.context, x, from, out, to, rows);
+    fn copy_rows(&self, x: &Tensor, rows: Range<usize>, out: &mut Tensor, to: usize) {
+        elementwise::copy_rows(&self.context, x, rows, out, to);
     }
 
     fn accumulate(&self, x: &Tensor, sum: &mut Tensor) {

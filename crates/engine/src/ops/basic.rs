@@ -178,11 +178,11 @@ impl Var {
         ensure_shape!(begin <= end && end <= rows, "rows", "{begin}..{end} is outside {:?}", self.shape());
         let x = self.value().reshape(&[rows, columns])?;
         let mut value = Tensor::empty(x.device(), &[end - begin, columns]);
-        x.device().kernels().copy_rows(&x, begin, &mut value, 0, end - begin);
+        x.device().kernels().copy_rows(&x, begin..end, &mut value, 0);
         let (node, full) = (self.node(), self.shape().to_vec());
         Ok(Var::record(value, &[self], move |dy, gradients| {
             let mut dx = Tensor::zeros(dy.device(), &full);
-            dy.device().kernels().copy_rows(dy, 0, &mut dx, begin, end - begin);
+            dy.device().kernels().copy_rows(dy, 0..end - begin, &mut dx, begin);
             gradients.add(node, dx);
             Ok(())
         }))

@@ -1,5 +1,6 @@
 //! The sum of rows of several tables: BERT's word, position and token-type embeddings.
 
+use crate::device::Device;
 use crate::error::{Error, Result, ensure_shape};
 use crate::tape::Var;
 use crate::tensor::{Ids, Tensor};
@@ -7,39 +8,49 @@ use crate::tensor::{Ids, Tensor};
 impl Var {
     /// `out[n] = Σ_k table_k[ids_k[n]]`: tables `[rows_k, H]`, ids `[N]`; the result is `[N, H]`.
     pub fn embedding_sum(parts: &[(&Ids, &Var)]) -> Result<Var> {
-        let Some(&(first_ids, first)) = parts.first() else {
-            return Err(Error::Shape { operation: "embedding_sum", what: "no table".into() });
-        };
-        let (tokens, columns) = (first_ids.len(), first.value().columns());
-        for (ids, table) in parts {
-            ensure_shape!(
-                ids.len() == tokens && table.shape().len() == 2 && table.value().columns() == columns,
-                "embedding_sum",
-                "{} ids in a table {:?}, where others have {tokens} ids and {columns} columns",
-                ids.len(),
-                table.shape()
-            );
-            let rows = table.value().rows();
-            let outside = |ids: &[u32]| ids.iter().copied().enumerate().find(|&(_, id)| id as usize >= rows);
-            if let Some((place, index)) = ids.known().and_then(outside) {
-                return Err(Error::Index { operation: "embedding_sum", index, place, rows });
-            }
-        }
-        let values: Vec<(&Ids, &Tensor)> = parts.iter().map(|(ids, table)| (*ids, table.value())).collect();
-        let mut out = Tensor::activation(first.value().device(), &[tokens, columns]);
-        out.device().clone().kernels().embedding_sum(&values, &mut out);
-        let kept: Vec<(Ids, Vec<usize>, Option<usize>)> =
-            parts.iter().map(|(ids, table)| ((*ids).clone(), table.shape().to_vec(), table.node())).collect();
-        let tables: Vec<&Var> = parts.iter().map(|part| part.1).collect();
-        Ok(Var::record(out, &tables, move |dy, gradients| {
-            for (ids, shape, node) in kept.iter().filter(|part| part.2.is_some()) {
-                let mut dtable = Tensor::empty(dy.device(), shape);
-                dy.device().kernels().embedding_backward(ids, dy, &mut dtable);
-                gradients.add(*node, dtable);
-            }
-            Ok(())
-        }))
+        look_up(parts, Tensor::activation)
     }
+
+    /// Rows of a matrix `[R, H]` in the order that ids `[N]` name, in single precision: `[N, H]`.
+    pub fn gather(&self, ids: &Ids) -> Result<Var> {
+        look_up(&[(ids, self)], Tensor::empty)
+    }
+}
+
+/// `room` is what the result is written into.
+fn look_up(parts: &[(&Ids, &Var)], room: fn(&Device, &[usize]) -> Tensor) -> Result<Var> {
+    let Some(&(first_ids, first)) = parts.first() else {
+        return Err(Error::Shape { operation: "embedding_sum", what: "no table".into() });
+    };
+    let (tokens, columns) = (first_ids.len(), first.value().columns());
+    for (ids, table) in parts {
+        ensure_shape!(
+            ids.len() == tokens && table.shape().len() == 2 && table.value().columns() == columns,
+            "embedding_sum",
+            "{} ids in a table {:?}, where others have {tokens} ids and {columns} columns",
+            ids.len(),
+            table.shape()
+        );
+        let rows = table.value().rows();
+        let outside = |ids: &[u32]| ids.iter().copied().enumerate().find(|&(_, id)| id as usize >= rows);
+        if let Some((place, index)) = ids.known().and_then(outside) {
+            return Err(Error::Index { operation: "embedding_sum", index, place, rows });
+        }
+    }
+    let values: Vec<(&Ids, &Tensor)> = parts.iter().map(|(ids, table)| (*ids, table.value())).collect();
+    let mut out = room(first.value().device(), &[tokens, columns]);
+    out.device().clone().kernels().embedding_sum(&values, &mut out);
+    let kept: Vec<(Ids, Vec<usize>, Option<usize>)> =
+        parts.iter().map(|(ids, table)| ((*ids).clone(), table.shape().to_vec(), table.node())).collect();
+    let tables: Vec<&Var> = parts.iter().map(|part| part.1).collect();
+    Ok(Var::record(out, &tables, move |dy, gradients| {
+        for (ids, shape, node) in kept.iter().filter(|part| part.2.is_some()) {
+            let mut dtable = Tensor::empty(dy.device(), shape);
+            dy.device().kernels().embedding_backward(ids, dy, &mut dtable);
+            gradients.add(*node, dtable);
+        }
+        Ok(())
+    }))
 }
 
 #[cfg(test)]

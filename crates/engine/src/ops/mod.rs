@@ -5,6 +5,7 @@
 
 pub mod attention;
 mod basic;
+mod concat;
 mod dropout;
 mod embedding;
 pub mod evolve;

@@ -47,7 +47,8 @@ pub fn step_costs(run: &mut Run<'_>, inputs: &Inputs) -> Result<Option<BTreeMap<
         if run.interrupted.load(Ordering::Relaxed) {
             return Ok(None);
         }
-        let batch = TrainingBatch::deal(&inputs.pairs, &mut sampler, step, &inputs.device)?;
+        let batch = TrainingBatch::deal(&inputs.pairs, &mut sampler, step);
+        trainers.iter().try_for_each(|trainer| trainer.prepare(&batch))?;
         for (trainer, seconds) in trainers.iter_mut().zip(&mut seconds) {
             let started = Instant::now();
             // Nothing is learned: without its warm-up a training could diverge here.

@@ -160,7 +160,7 @@ pub fn dry_run(run: &mut Run<'_>) -> Result<(), TrainError> {
     let mut sampler = inputs.sampler(settings)?;
     for arm in &settings.arms {
         let mut trainer = Trainer::new(inputs.encoder(settings, arm)?, settings);
-        let batch = TrainingBatch::deal(&inputs.pairs, &mut sampler, 0, &inputs.device)?;
+        let batch = TrainingBatch::deal(&inputs.pairs, &mut sampler, 0);
         trainer.check_gradients(&batch)?;
         let report = trainer.step(0, &batch, settings.learning_rate)?;
         let passages = &inputs.evaluator.set.passages;

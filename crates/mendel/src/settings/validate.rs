@@ -381,6 +381,11 @@ mod tests {
     }
 
     #[test]
+    fn a_micro_batch_may_be_larger_than_the_batch() {
+        changed(|s| s.loss_micro_batch = s.batch_size + 1).validate().unwrap();
+    }
+
+    #[test]
     fn threads_beyond_any_machine_are_refused() {
         refused("threads", "1025", "0 (all) to 1024", |s| s.threads = 1025);
         changed(|s| s.threads = 1024).validate().unwrap();

@@ -12,7 +12,7 @@ pub mod schedule;
 mod state;
 mod trainer;
 
-pub use batch::{TrainingBatch, TrainingPairs};
+pub use batch::{MicroBatches, TrainingBatch, TrainingPairs};
 pub use error::TrainError;
 pub use history::HistoryError;
 pub use inputs::{Inputs, ModelSource, data_request, model_folder, open_model};

@@ -123,7 +123,7 @@ pub fn plan(run: &mut Run<'_>, inputs: &Inputs, resume: &Resume) -> Result<Vec<P
         let of_arm = |arm: &Arm| PlannedRun { settings: settings.clone(), arm: arm.clone(), start: Start::First };
         planned.extend(arms.iter().map(of_arm));
     }
-    let first_batch = TrainingBatch::deal(&inputs.pairs, &mut inputs.sampler(run.settings)?, 0, &inputs.device)?;
+    let first_batch = TrainingBatch::deal(&inputs.pairs, &mut inputs.sampler(run.settings)?, 0);
     for PlannedRun { settings, arm, .. } in &planned[..arms.len()] {
         Trainer::new(inputs.encoder(settings, arm)?, settings).check_gradients(&first_batch)?;
     }
@@ -316,8 +316,8 @@ impl<'a> ArmInTraining<'a> {
         run.observer.observe(Event::StageAdvanced { done: self.progress.step });
     }
 
-    fn deal(&mut self, step: u64) -> Result<TrainingBatch, TrainError> {
-        Ok(TrainingBatch::deal(&self.inputs.pairs, &mut self.sampler, step, &self.inputs.device)?)
+    fn deal(&mut self, step: u64) -> TrainingBatch {
+        TrainingBatch::deal(&self.inputs.pairs, &mut self.sampler, step)
     }
 
     fn step(&mut self) -> Result<StepReport, TrainError> {
@@ -325,12 +325,14 @@ impl<'a> ArmInTraining<'a> {
         let step = self.progress.step;
         let batch = match self.next.take() {
             Some((of, batch)) if of == step => batch,
-            _ => self.deal(step)?,
+            _ => self.deal(step),
         };
         let under_way = self.trainer.begin_step(step, &batch, self.schedule.learning_rate(step))?;
         // While a GPU is at work.
         if step + 1 < self.schedule.total_steps {
-            self.next = Some((step + 1, self.deal(step + 1)?));
+            let next = self.deal(step + 1);
+            self.trainer.prepare(&next)?;
+            self.next = Some((step + 1, next));
         }
         let report = under_way.finish(&mut self.trainer)?;
         let seconds = started.elapsed().as_secs_f64();
@@ -384,7 +386,7 @@ impl<'a> ArmInTraining<'a> {
             return Ok(());
         }
         let step = self.progress.step;
-        Err(TrainError::NotFinite { step, what: "model", pairs: self.deal(step.saturating_sub(1))?.pairs })
+        Err(TrainError::NotFinite { step, what: "model", pairs: self.deal(step.saturating_sub(1)).pairs })
     }
 
     fn evaluate(&mut self, run: &mut Run<'_>) -> Result<(), TrainError> {
