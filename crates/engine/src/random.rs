@@ -144,34 +144,38 @@ fn philox(mut x: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
     use std::arch::x86_64::{
-        __m512i, _mm512_add_epi32, _mm512_mask_blend_epi32, _mm512_mul_epu32, _mm512_set_epi32, _mm512_set1_epi32,
-        _mm512_shuffle_i32x4, _mm512_slli_epi64, _mm512_srli_epi64, _mm512_storeu_si512, _mm512_unpackhi_epi32,
-        _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64, _mm512_xor_si512,
+        __m512i, _mm512_add_epi32, _mm512_mask_shuffle_epi32, _mm512_mul_epu32, _mm512_set_epi32, _mm512_set1_epi32,
+        _mm512_shuffle_epi32, _mm512_shuffle_i32x4, _mm512_storeu_si512, _mm512_ternarylogic_epi32,
+        _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
     };
 
     use super::{LANES, MULTIPLIERS, ROUNDS, WEYL};
 
-    /// The high and the low halves of the products of 16 numbers with one.
+    /// The high and the low halves of the products of 16 numbers with one. The multiplication takes every other number
+    /// to a product of twice the width; shuffles, which run beside multiplications, bring the halves together.
     #[inline]
     #[target_feature(enable = "avx512f")]
     fn products(x: __m512i, multiplier: u32) -> (__m512i, __m512i) {
-        const ODD: u16 = 0xAAAA;
+        const EVEN: u16 = 0x5555;
+        const HIGH_TWICE: i32 = 0b11_11_01_01;
+        const LOW_TWICE: i32 = 0b10_10_00_00;
         let multiplier = _mm512_set1_epi32(multiplier as i32);
         let even = _mm512_mul_epu32(x, multiplier);
-        let odd = _mm512_mul_epu32(_mm512_srli_epi64::<32>(x), multiplier);
-        let high = _mm512_mask_blend_epi32(ODD, _mm512_srli_epi64::<32>(even), odd);
-        (high, _mm512_mask_blend_epi32(ODD, even, _mm512_slli_epi64::<32>(odd)))
+        let odd = _mm512_mul_epu32(_mm512_shuffle_epi32::<HIGH_TWICE>(x), multiplier);
+        let high = _mm512_mask_shuffle_epi32::<HIGH_TWICE>(odd, EVEN, even);
+        (high, _mm512_mask_shuffle_epi32::<LOW_TWICE>(even, !EVEN, odd))
     }
 
     /// 16 blocks of the generator, one number of each in a register.
     #[target_feature(enable = "avx512f")]
     pub fn lanes(counter: [u32; 3], mut key: [u32; 2], first: u32, out: &mut [u32; 4 * LANES]) {
+        const XOR: i32 = 0x96;
         let all = |x: u32| _mm512_set1_epi32(x as i32);
         let places = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
         let mut x = [_mm512_add_epi32(all(first), places), all(counter[0]), all(counter[1]), all(counter[2])];
         for _ in 0..ROUNDS {
             let ((high0, low0), (high1, low1)) = (products(x[0], MULTIPLIERS[0]), products(x[2], MULTIPLIERS[1]));
-            let mixed = |high, x, key: u32| _mm512_xor_si512(_mm512_xor_si512(high, x), all(key));
+            let mixed = |high, x, key: u32| _mm512_ternarylogic_epi32::<XOR>(high, x, all(key));
             x = [mixed(high1, x[1], key[0]), low1, mixed(high0, x[3], key[1]), low0];
             key = [key[0].wrapping_add(WEYL[0]), key[1].wrapping_add(WEYL[1])];
         }

@@ -61,6 +61,11 @@ pub struct Block<'a> {
 }
 
 impl Block<'_> {
+    /// Columns of the block.
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
     /// The block's part of a row.
     #[inline(always)]
     pub fn row(&mut self, row: usize) -> &mut [f32] {

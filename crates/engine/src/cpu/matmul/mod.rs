@@ -11,6 +11,8 @@ pub(super) mod single_precision;
 mod unit;
 mod units;
 
+#[cfg(target_arch = "x86_64")]
+pub use bf16::x86::transposed as transposed_registers;
 pub use pack::{Activated, OfGradients, Packed, View, left_here, right_here, scratch_len, with_panels};
 pub use unit::{Depth, Unit};
 pub use units::UnitName;
