@@ -74,7 +74,7 @@ pub fn breed(
     }
 }
 
-/// `out[n] = Σ_g rows[n, g] · x[g]`, summed as `math::dot` does; `x` is whole registers long.
+/// `out[n] = Σ_g rows[n, g] · x[g]`, summed as `dot` does; `x` is whole registers long.
 #[target_feature(enable = "avx512f")]
 pub fn dots(rows: &[f32], x: &[f32], out: &mut [f32]) {
     let d = x.len();
