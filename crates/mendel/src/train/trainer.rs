@@ -2,7 +2,7 @@
 
 use mendel_engine::ops::info_nce::InfoNce;
 use mendel_engine::optim::{AdamW, Moments, global_norm};
-use mendel_engine::{Gradients, Tape, Var};
+use mendel_engine::{Gradients, Tape, Tensor, Var};
 
 use super::batch::TrainingBatch;
 use super::error::TrainError;
@@ -41,6 +41,11 @@ pub struct StepReport {
 impl Trainer {
     /// Before the first step.
     pub fn new(encoder: DualEncoder, settings: &Settings) -> Self {
+        // Gradients come when most activations have gone. The arena is given the gradients' buffers first, since they
+        // are the larger ones: activations can use them, but not the other way round.
+        let parameters = encoder.bert.parameters().iter();
+        let room: Vec<Tensor> = parameters.map(|(_, _, tensor)| tensor.empty_like()).collect();
+        drop(room);
         Trainer {
             moments: Moments::new(encoder.bert.parameters()),
             encoder,

@@ -38,7 +38,9 @@ pub fn multiply_rows<U: Unit>(
                 rows.start,
                 rights,
                 #[inline(always)]
-                |index, part| store(index, part),
+                |index, part| {
+                    store(index, part);
+                },
             );
         });
     });
