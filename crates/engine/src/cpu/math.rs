@@ -12,28 +12,20 @@ pub const LANES: usize = 16;
 /// `Σ f(a[i], b[i])`
 #[inline(always)]
 pub fn sum_with(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
-    let mut lanes = [0.0; LANES];
-    let (heads_a, heads_b) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
-    let tail: f32 = heads_a.remainder().iter().zip(heads_b.remainder()).map(|(&x, &y)| f(x, y)).sum();
-    for (xs, ys) in heads_a.zip(heads_b) {
-        for lane in 0..LANES {
-            lanes[lane] += f(xs[lane], ys[lane]);
-        }
-    }
+    let ((heads_a, rest_a), (heads_b, rest_b)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    let tail: f32 = rest_a.iter().zip(rest_b).map(|(&x, &y)| f(x, y)).sum();
+    let lanes = heads_a.iter().zip(heads_b).fold([0.0; LANES], |lanes: [f32; LANES], (xs, ys)| {
+        std::array::from_fn(|lane| lanes[lane] + f(xs[lane], ys[lane]))
+    });
     folded(lanes, |a, b| a + b) + tail
 }
 
 /// All lanes as one: halves folded onto each other, so that few steps wait for each other.
 #[inline(always)]
-fn folded(mut lanes: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> f32 {
-    let mut len = LANES;
-    while len > 1 {
-        len /= 2;
-        for lane in 0..len {
-            lanes[lane] = f(lanes[lane], lanes[lane + len]);
-        }
-    }
-    lanes[0]
+fn folded(lanes: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> f32 {
+    let eight: [f32; 8] = std::array::from_fn(|lane| f(lanes[lane], lanes[lane + 8]));
+    let four: [f32; 4] = std::array::from_fn(|lane| f(eight[lane], eight[lane + 4]));
+    f(f(four[0], four[2]), f(four[1], four[3]))
 }
 
 /// `Σ x[i]`
@@ -73,15 +65,12 @@ pub fn sums_of_columns(rows: &[f32], columns: usize, sums: &mut [f32]) {
 /// The largest element; −∞ of none.
 #[inline(always)]
 pub fn max(x: &[f32]) -> f32 {
-    let mut lanes = [f32::NEG_INFINITY; LANES];
-    let heads = x.chunks_exact(LANES);
-    let tail = heads.remainder().iter().fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a });
-    for chunk in heads {
-        for lane in 0..LANES {
-            lanes[lane] = if chunk[lane] > lanes[lane] { chunk[lane] } else { lanes[lane] };
-        }
-    }
     let larger = |a, b| if b > a { b } else { a };
+    let (heads, rest) = x.as_chunks::<LANES>();
+    let tail = rest.iter().fold(f32::NEG_INFINITY, |a, &b| larger(a, b));
+    let lanes = heads.iter().fold([f32::NEG_INFINITY; LANES], |lanes: [f32; LANES], chunk| {
+        std::array::from_fn(|lane| larger(lanes[lane], chunk[lane]))
+    });
     larger(tail, folded(lanes, larger))
 }
 
