@@ -1,6 +1,6 @@
 //! Memory for arrays: on cache lines, and on huge pages where it is large.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
 use std::{fmt, slice};
 
@@ -30,11 +30,14 @@ impl<T: Element> Memory<T> {
             return Memory { data: NonNull::dangling(), capacity };
         }
         let layout = layout::<T>(capacity);
-        // SAFETY: the layout is not empty; all-zero bytes are a valid number.
-        let Some(data) = NonNull::new(unsafe { alloc_zeroed(layout) }) else { handle_alloc_error(layout) };
+        // SAFETY: the layout is not empty.
+        let Some(data) = NonNull::new(unsafe { alloc(layout) }) else { handle_alloc_error(layout) };
+        // Before anything is written: the first touch of a page decides its size.
         if layout.align() == HUGE_PAGE {
             ask_for_huge_pages(data, layout.size());
         }
+        // SAFETY: the block is that large; all-zero bytes are a valid number.
+        unsafe { data.write_bytes(0, layout.size()) };
         Memory { data: data.cast(), capacity }
     }
 

@@ -152,57 +152,49 @@ fn philox(mut x: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
     use std::arch::x86_64::{
-        __m512i, _mm512_add_epi32, _mm512_mask_blend_epi32, _mm512_mul_epu32, _mm512_set_epi32, _mm512_set1_epi32,
-        _mm512_shuffle_i32x4, _mm512_slli_epi64, _mm512_srli_epi64, _mm512_storeu_si512, _mm512_unpackhi_epi32,
-        _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64, _mm512_xor_si512,
+        __m512i, _mm512_add_epi32, _mm512_mask_shuffle_epi32, _mm512_mul_epu32, _mm512_set_epi32, _mm512_set1_epi32,
+        _mm512_shuffle_epi32, _mm512_storeu_si512, _mm512_ternarylogic_epi32, _mm512_unpackhi_epi64,
+        _mm512_unpacklo_epi64,
     };
 
     use super::{LANES, MULTIPLIERS, ROUNDS, WEYL};
 
-    /// The high and the low halves of the products of 16 numbers with one.
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    fn products(x: __m512i, multiplier: u32) -> (__m512i, __m512i) {
-        const ODD: u16 = 0xAAAA;
-        let multiplier = _mm512_set1_epi32(multiplier as i32);
-        let even = _mm512_mul_epu32(x, multiplier);
-        let odd = _mm512_mul_epu32(_mm512_srli_epi64::<32>(x), multiplier);
-        let high = _mm512_mask_blend_epi32(ODD, _mm512_srli_epi64::<32>(even), odd);
-        (high, _mm512_mask_blend_epi32(ODD, even, _mm512_slli_epi64::<32>(odd)))
-    }
-
-    /// 16 blocks of the generator, one number of each in a register.
+    /// 16 blocks of the generator, in two groups whose instructions do not wait for each other. The multiplication
+    /// takes every other number, so a register holds one number of eight blocks, each in the low half of its place; what
+    /// is in the high halves does not count.
     #[target_feature(enable = "avx512f")]
     pub fn lanes(counter: [u32; 3], mut key: [u32; 2], first: u32, out: &mut [u32; 4 * LANES]) {
+        const XOR: i32 = 0x96;
+        const ODD: u16 = 0xAAAA;
+        const HIGH: i32 = 0b11_11_01_01;
+        const LOW: i32 = 0b10_10_00_00;
         let all = |x: u32| _mm512_set1_epi32(x as i32);
-        let places = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-        let mut x = [_mm512_add_epi32(all(first), places), all(counter[0]), all(counter[1]), all(counter[2])];
+        // Blocks 0 and 4, 1 and 5 and so on: in the end, halves of a register that follow each other are blocks that do.
+        let places = _mm512_set_epi32(0, 7, 0, 3, 0, 6, 0, 2, 0, 5, 0, 1, 0, 4, 0, 0);
+        let group = |ahead: u32| {
+            let index = _mm512_add_epi32(all(first.wrapping_add(ahead)), places);
+            [index, all(counter[0]), all(counter[1]), all(counter[2])]
+        };
+        let mut groups: [[__m512i; 4]; 2] = [group(0), group(8)];
         for _ in 0..ROUNDS {
-            let ((high0, low0), (high1, low1)) = (products(x[0], MULTIPLIERS[0]), products(x[2], MULTIPLIERS[1]));
-            let mixed = |high, x, key: u32| _mm512_xor_si512(_mm512_xor_si512(high, x), all(key));
-            x = [mixed(high1, x[1], key[0]), low1, mixed(high0, x[3], key[1]), low0];
+            for x in &mut groups {
+                let product0 = _mm512_mul_epu32(x[0], all(MULTIPLIERS[0]));
+                let product1 = _mm512_mul_epu32(x[2], all(MULTIPLIERS[1]));
+                let mixed = |product, x, key: u32| {
+                    _mm512_ternarylogic_epi32::<XOR>(_mm512_shuffle_epi32::<HIGH>(product), x, all(key))
+                };
+                *x = [mixed(product1, x[1], key[0]), product1, mixed(product0, x[3], key[1]), product0];
+            }
             key = [key[0].wrapping_add(WEYL[0]), key[1].wrapping_add(WEYL[1])];
         }
-        // Each block's four numbers side by side: quarter l of row i is block 4l + i, and then block 4i + l.
-        let (a, b) = (_mm512_unpacklo_epi32(x[0], x[1]), _mm512_unpackhi_epi32(x[0], x[1]));
-        let (c, d) = (_mm512_unpacklo_epi32(x[2], x[3]), _mm512_unpackhi_epi32(x[2], x[3]));
-        let (a, b, c, d) = (
-            _mm512_unpacklo_epi64(a, c),
-            _mm512_unpackhi_epi64(a, c),
-            _mm512_unpacklo_epi64(b, d),
-            _mm512_unpackhi_epi64(b, d),
-        );
-        let (low, high) = (_mm512_shuffle_i32x4::<0x44>(a, b), _mm512_shuffle_i32x4::<0x44>(c, d));
-        let (low2, high2) = (_mm512_shuffle_i32x4::<0xEE>(a, b), _mm512_shuffle_i32x4::<0xEE>(c, d));
-        let rows = [
-            _mm512_shuffle_i32x4::<0x88>(low, high),
-            _mm512_shuffle_i32x4::<0xDD>(low, high),
-            _mm512_shuffle_i32x4::<0x88>(low2, high2),
-            _mm512_shuffle_i32x4::<0xDD>(low2, high2),
-        ];
-        for (out, row) in out.chunks_exact_mut(LANES).zip(rows) {
-            // SAFETY: a part is 16 numbers.
-            unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), row) };
+        for (x, out) in groups.iter().zip(out.chunks_exact_mut(2 * LANES)) {
+            let low = _mm512_mask_shuffle_epi32::<LOW>(x[0], ODD, x[1]);
+            let high = _mm512_mask_shuffle_epi32::<LOW>(x[2], ODD, x[3]);
+            // SAFETY: a part is twice 16 numbers.
+            unsafe {
+                _mm512_storeu_si512(out.as_mut_ptr().cast(), _mm512_unpacklo_epi64(low, high));
+                _mm512_storeu_si512(out.as_mut_ptr().add(LANES).cast(), _mm512_unpackhi_epi64(low, high));
+            }
         }
     }
 }

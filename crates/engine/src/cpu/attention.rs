@@ -3,19 +3,20 @@
 //! The backward pass computes the probabilities again from the saved log-sum-exp (as FlashAttention does), so that
 //! memory grows with the number of tokens and not with the squares of the lengths.
 
+use std::f32::consts::{LN_2, LOG2_E};
 use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::dropout::{blocks_per_row, mask_row};
-use super::math::{self, vectorised};
+use super::dropout::blocks_per_row;
+use super::math::vectorised;
 use super::matmul::{
     Depth, Finished, Unit, UnitName, View, left_here, multiply_here, right_here, scratch_len, with_panels, with_unit,
 };
 use super::parallel::{Block, SharedMatrix};
-use super::softmax::exponentiate;
-use crate::ops::attention::Attention;
-use crate::random::Stream;
+use super::rows::{Drops, soften, soften_backward};
+use crate::ops::attention::{Attention, AttentionDropout};
+use crate::random::{Stream, threshold};
 use crate::sequences::Sequences;
 use crate::tensor::Tensor;
 
@@ -81,46 +82,42 @@ impl<'a> Head<'a> {
         if self.options.causal { row + 1 } else { self.len() }
     }
 
-    /// What dropout multiplies the row of one query by, times `factor`.
+    /// What is dropped of the row of one query.
     #[inline(always)]
-    fn mask(&self, row: usize, factor: f32, mask: &mut [f32]) {
-        match (&self.stream, self.options.dropout) {
-            (Some(stream), Some(dropout)) => {
-                mask_row(stream, row as u32 * blocks_per_row(self.len()), dropout.probability, factor, mask);
-            }
-            _ => mask.fill(factor),
-        }
+    fn drops(&self, row: usize) -> Option<Drops<'_>> {
+        let (stream, AttentionDropout { probability, .. }) = (self.stream.as_ref()?, self.options.dropout?);
+        let first = row as u32 * blocks_per_row(self.len());
+        Some(Drops { stream, first, threshold: threshold(probability), kept: 1.0 / (1.0 - probability) })
     }
 
     fn forward<U: Unit>(&self, [q, k, v]: [&Tensor; 3], mut out: Block<'_>, mut lse: Block<'_>) {
         let (t, d, row_len) = (self.len(), self.head_dim(), self.row_len());
         let queries = t.min(QUERIES);
         let lens = [scratch_len::<U>(t, d), scratch_len::<U>(d, t), scratch_len::<U>(queries, d.max(t))];
-        with_panels::<U, 3, 2>(lens, [queries * row_len, row_len], |[keys, values, left], [scores, mask]| {
+        let kept = self.options.dropout.map_or(1.0, |dropout| 1.0 / (1.0 - dropout.probability));
+        with_panels::<U, _, 3, 1>(lens, [queries * row_len], |[keys, values, left], [scores]| {
+            // What a query's powers of its scores are multiplied by; it waits for the output, which is shorter.
+            let mut factors = [0.0; QUERIES];
             let keys = right_here::<U>(&self.view(k, &(0..t), &self.key), Depth::Columns, keys);
             let values = right_here::<U>(&self.view(v, &(0..t), &self.key), Depth::Rows, values);
             for block in self.blocks() {
                 let rows = self.view(q, &block, &self.query);
                 let scores = &mut scores[..block.len() * row_len];
-                multiply_here(left_here::<U>(&rows, Depth::Columns, left), keys, write(scores, row_len, self.scale()));
+                let rows = left_here::<U>(&rows, Depth::Columns, left);
+                multiply_here(rows, keys, write(scores, row_len, self.scale() * LOG2_E));
                 vectorised(
                     #[inline(always)]
                     || {
-                        for (row, scores) in block.clone().zip(scores.chunks_exact_mut(row_len)) {
-                            let seen = self.visible(row);
-                            scores[seen..].fill(f32::NEG_INFINITY);
-                            let (max, sum) = exponentiate(scores);
-                            lse.row(row)[0] = max + sum.ln();
-                            self.mask(row, 1.0 / sum, mask);
-                            for (p, &mask) in scores.iter_mut().zip(&*mask) {
-                                *p *= mask;
-                            }
-                            scores[seen..].fill(0.0);
+                        let scores = scores.chunks_exact_mut(row_len);
+                        for ((row, factor), scores) in block.clone().zip(&mut factors).zip(scores) {
+                            let (max, sum) = soften(scores, self.visible(row), self.drops(row));
+                            lse.row(row)[0] = max * LN_2 + sum.ln();
+                            *factor = kept / sum;
                         }
                     },
                 );
-                let probabilities = left_here::<U>(&View::rows_of(scores, row_len, t), Depth::Columns, left);
-                multiply_here(probabilities, values, write_block(&mut out, block.start, 1.0, false));
+                let powers = left_here::<U>(&View::rows_of(scores, row_len, t), Depth::Columns, left);
+                multiply_here(powers, values, write_scaled(&mut out, block.start, &factors));
             }
         });
     }
@@ -140,10 +137,10 @@ impl<'a> Head<'a> {
         let (by_key, by_depth) = (scratch_len::<U>(t, d), scratch_len::<U>(d, t));
         let left = scratch_len::<U>(queries, d.max(t)).max(scratch_len::<U>(t, queries));
         let lens = [by_key, by_key, by_depth, left, scratch_len::<U>(d, queries)];
-        with_panels::<U, 5, 4>(
+        with_panels::<U, _, 5, 3>(
             lens,
-            [queries * row_len, queries * row_len, queries * row_len, row_len],
-            |panels, [p, dropped, ds, mask]| {
+            [queries * row_len, queries * row_len, queries * row_len],
+            |panels, [p, dropped, ds]| {
                 let [keys, values, keys_again, left, right] = panels;
                 let whole = |x| self.view(x, &(0..t), &self.key);
                 let keys = right_here::<U>(&whole(k), Depth::Columns, keys);
@@ -154,7 +151,8 @@ impl<'a> Head<'a> {
                     let (p, dropped, ds) = (&mut p[..len], &mut dropped[..len], &mut ds[..len]);
                     let add = !first || block.start > 0;
                     let (q, dout) = (self.view(q, &block, &self.query), self.view(dout, &block, &self.query));
-                    multiply_here(left_here::<U>(&q, Depth::Columns, left), keys, write(p, row_len, self.scale()));
+                    let scale = self.scale() * LOG2_E;
+                    multiply_here(left_here::<U>(&q, Depth::Columns, left), keys, write(p, row_len, scale));
                     multiply_here(left_here::<U>(&dout, Depth::Columns, left), values, write(ds, row_len, 1.0));
                     vectorised(
                         #[inline(always)]
@@ -163,7 +161,7 @@ impl<'a> Head<'a> {
                             let rows = rows.zip(ds.chunks_exact_mut(row_len));
                             for (row, ((p, dropped), ds)) in block.clone().zip(rows) {
                                 let lse = lse.data()[(self.rows.start + row) * self.options.n_heads + head];
-                                self.row_gradient(row, lse, p, dropped, ds, mask);
+                                soften_backward([p, dropped, ds], self.visible(row), lse * LOG2_E, self.drops(row));
                             }
                         },
                     );
@@ -178,26 +176,6 @@ impl<'a> Head<'a> {
             },
         );
     }
-
-    /// From scores `p` and `ds = dO Vᵀ`: the probabilities after dropout in `dropped`, the scores' gradient in `ds`.
-    #[inline(always)]
-    fn row_gradient(&self, row: usize, lse: f32, p: &mut [f32], dropped: &mut [f32], ds: &mut [f32], mask: &mut [f32]) {
-        let seen = self.visible(row);
-        self.mask(row, 1.0, mask);
-        for p in &mut *p {
-            *p = math::exp(*p - lse);
-        }
-        p[seen..].fill(0.0);
-        ds[seen..].fill(0.0);
-        for (((dropped, ds), &p), &mask) in dropped.iter_mut().zip(&mut *ds).zip(&*p).zip(&*mask) {
-            *dropped = p * mask;
-            *ds *= mask;
-        }
-        let mean = math::dot(p, ds);
-        for (ds, &p) in ds.iter_mut().zip(&*p) {
-            *ds = p * (*ds - mean);
-        }
-    }
 }
 
 /// Stores a product times a factor in rows of `columns`.
@@ -206,6 +184,17 @@ fn write(out: &mut [f32], columns: usize, factor: f32) -> impl FnMut(Finished<'_
     move |part: Finished<'_>| {
         for row in part.rows.clone() {
             let out = &mut out[row * columns..][part.columns.clone()];
+            out.iter_mut().zip(part.row(row)).for_each(|(out, &x)| *out = factor * x);
+        }
+    }
+}
+
+/// Stores a product in the rows of a block from `begin` on, each row times its factor.
+fn write_scaled<'a>(out: &'a mut Block<'_>, begin: usize, factors: &'a [f32]) -> impl FnMut(Finished<'_>) + 'a {
+    #[inline(always)]
+    move |part: Finished<'_>| {
+        for row in part.rows.clone() {
+            let (out, factor) = (&mut out.row(begin + row)[part.columns.clone()], factors[row]);
             out.iter_mut().zip(part.row(row)).for_each(|(out, &x)| *out = factor * x);
         }
     }

@@ -1,10 +1,11 @@
 //! Linear maps of one input, with what is before and after them.
 
-use super::math;
 use super::matmul::{
-    Activated, Depth, Finished, GROUP_COLUMNS, OfGradients, Packed, UnitName, View, multiply, store_plain, with_unit,
+    Activated, Depth, Finished, GROUP_COLUMNS, Packed, ROWS_AHEAD, Turned, UnitName, View, multiply,
+    multiply_gradients, multiply_rows, store_plain, with_unit,
 };
-use super::parallel::SharedMatrix;
+use super::parallel::{SharedMatrix, prefetch};
+use super::rows;
 use crate::kernels::{Activation, Affine, LinearGradients};
 use crate::tensor::Tensor;
 
@@ -15,25 +16,26 @@ fn activated(x: &Tensor, activation: Activation) -> Activated<'_> {
 pub fn forward(unit: UnitName, x: &Tensor, activation: Activation, parts: &[Affine<'_>], outs: &mut [Tensor]) {
     let device = x.device();
     with_unit!(unit, U => {
-        let left = Packed::<U>::left(device, &[activated(x, activation)], Depth::Columns);
-        for (part, out) in parts.iter().zip(outs) {
-            let right = Packed::<U>::right(device, &[View::of(part.weight)], Depth::Columns);
-            let columns = out.columns();
-            let out = SharedMatrix::new(out.data_mut(), columns);
-            match part.bias {
-                None => multiply(&left, &right, store_plain(&out)),
-                Some(bias) => multiply(&left, &right, #[inline(always)] |part: Finished<'_>| {
-                    // SAFETY: parts of one product are disjoint.
-                    let mut block = unsafe { out.block(part.rows.clone(), part.columns.clone()) };
-                    let bias = &bias.data()[part.columns.clone()];
-                    for (row, place) in part.rows.clone().enumerate() {
-                        for ((out, &sum), &bias) in block.row(row).iter_mut().zip(part.row(place)).zip(bias) {
+        let pack = |part: &Affine<'_>| Packed::<U>::right(device, &[View::of(part.weight)], Depth::Columns);
+        let rights: Vec<Packed<U>> = parts.iter().map(pack).collect();
+        let outs: Vec<SharedMatrix<'_>> = outs.iter_mut().map(SharedMatrix::of).collect();
+        multiply_rows(&activated(x, activation), &rights, #[inline(always)] |index: usize, part: Finished<'_>| {
+            // SAFETY: parts of one product are disjoint.
+            let mut block = unsafe { outs[index].block(part.rows.clone(), part.columns.clone()) };
+            let bias = parts[index].bias.map(|bias| &bias.data()[part.columns.clone()]);
+            for (row, place) in part.rows.clone().enumerate() {
+                block.prefetch(row + ROWS_AHEAD);
+                let (out, sums) = (block.row(row), part.row(place));
+                match bias {
+                    None => out.copy_from_slice(sums),
+                    Some(bias) => {
+                        for ((out, &sum), &bias) in out.iter_mut().zip(sums).zip(bias) {
                             *out = sum + bias;
                         }
                     }
-                }),
+                }
             }
-        }
+        });
     });
 }
 
@@ -49,37 +51,36 @@ pub fn backward(
     let LinearGradients { input, add, weights: dweights, biases } = gradients;
     let views: Vec<View<'_>> = douts.iter().map(|dout| View::of(dout)).collect();
     with_unit!(unit, U => {
-        let OfGradients { beside, transposed, sums } = Packed::<U>::of_gradients(device, &views);
-        if let Some(dx) = input {
+        let (dx, columns, gelu) = (input.map(SharedMatrix::of), x.columns(), activation == Activation::Gelu);
+        let right = dx.is_some().then(|| {
             let weights: Vec<View<'_>> = weights.iter().map(|weight| View::of(weight)).collect();
-            let right = Packed::<U>::right(device, &weights, Depth::Rows);
-            let (columns, gelu) = (dx.columns(), activation == Activation::Gelu);
-            let out = SharedMatrix::new(dx.data_mut(), columns);
-            multiply(&beside, &right, #[inline(always)] |part: Finished<'_>| {
-                // SAFETY: parts of one product are disjoint.
-                let mut block = unsafe { out.block(part.rows.clone(), part.columns.clone()) };
-                for (row, place) in part.rows.clone().enumerate() {
-                    let x = &x.data()[place * columns..][part.columns.clone()];
-                    let out = block.row(row);
-                    let mut slopes = [1.0; GROUP_COLUMNS];
-                    if gelu {
-                        for (slope, &x) in slopes.iter_mut().zip(x) {
-                            *slope = math::gelu_slope(x);
-                        }
+            Packed::<U>::right(device, &weights, Depth::Rows)
+        });
+        let Turned { transposed, sums } = multiply_gradients(device, &views, right.as_ref(), #[inline(always)] |part: Finished<'_>| {
+            let Some(dx) = &dx else { return };
+            // SAFETY: parts of one product are disjoint.
+            let mut block = unsafe { dx.block(part.rows.clone(), part.columns.clone()) };
+            for (row, place) in part.rows.clone().enumerate() {
+                let x = &x.data()[place * columns..][part.columns.clone()];
+                block.prefetch(row + ROWS_AHEAD);
+                let out = block.row(row);
+                let mut slopes = [1.0; GROUP_COLUMNS];
+                if gelu {
+                    prefetch(x.as_ptr().wrapping_add(ROWS_AHEAD * columns), x.len());
+                    rows::gelu_slopes(x, &mut slopes);
+                }
+                let terms = part.row(place).iter().zip(&slopes);
+                if add {
+                    for (out, (&sum, &slope)) in out.iter_mut().zip(terms) {
+                        *out += sum * slope;
                     }
-                    let terms = part.row(place).iter().zip(&slopes);
-                    if add {
-                        for (out, (&sum, &slope)) in out.iter_mut().zip(terms) {
-                            *out += sum * slope;
-                        }
-                    } else {
-                        for (out, (&sum, &slope)) in out.iter_mut().zip(terms) {
-                            *out = sum * slope;
-                        }
+                } else {
+                    for (out, (&sum, &slope)) in out.iter_mut().zip(terms) {
+                        *out = sum * slope;
                     }
                 }
-            });
-        }
+            }
+        });
         if dweights.iter().any(Option::is_some) {
             let right = Packed::<U>::right(device, &[activated(x, activation)], Depth::Rows);
             for (dweight, left) in dweights.into_iter().zip(&transposed) {

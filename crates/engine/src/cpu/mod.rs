@@ -21,6 +21,7 @@ mod modulate;
 mod parallel;
 mod pool;
 mod rms_norm;
+mod rows;
 mod scratch;
 mod softmax;
 

@@ -3,8 +3,24 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
+use crate::tensor::Tensor;
+
 /// Elements that are worth a thread's attention.
 const GRAIN: usize = 16 * 1024;
+
+/// Asks for `len` numbers to be brought into the cache.
+#[inline(always)]
+pub fn prefetch(data: *const f32, len: usize) {
+    const LINE: usize = 16;
+    #[cfg(target_arch = "x86_64")]
+    for place in (0..len).step_by(LINE) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a hint, which may name any address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(data.wrapping_add(place).cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (data, len, LINE);
+}
 
 /// How many rows of `columns` elements make one part.
 pub fn rows_per_part(columns: usize) -> usize {
@@ -27,6 +43,12 @@ impl<'a> SharedMatrix<'a> {
     /// `data` as rows of `columns` elements.
     pub fn new(data: &'a mut [f32], columns: usize) -> Self {
         SharedMatrix { data: data.as_mut_ptr(), rows: data.len() / columns.max(1), columns, lifetime: PhantomData }
+    }
+
+    /// A tensor's rows.
+    pub fn of(tensor: &'a mut Tensor) -> Self {
+        let columns = tensor.columns();
+        SharedMatrix::new(tensor.data_mut(), columns)
     }
 
     /// The block of `rows` and `columns`.
@@ -61,6 +83,20 @@ pub struct Block<'a> {
 }
 
 impl Block<'_> {
+    /// Columns of the block.
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// Asks for the block's part of a row to be brought into the cache, if there is such a row.
+    #[inline(always)]
+    pub fn prefetch(&self, row: usize) {
+        if row < self.rows {
+            // Only the address counts.
+            prefetch(self.data.wrapping_add(row * self.stride), self.columns);
+        }
+    }
+
     /// The block's part of a row.
     #[inline(always)]
     pub fn row(&mut self, row: usize) -> &mut [f32] {

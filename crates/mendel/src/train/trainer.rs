@@ -73,7 +73,7 @@ impl StepUnderWay {
 impl Trainer {
     /// Before the first step.
     pub fn new(encoder: DualEncoder, settings: &Settings) -> Self {
-        Trainer {
+        let trainer = Trainer {
             moments: Moments::new(encoder.bert.parameters()),
             encoder,
             optimizer: AdamW { weight_decay: settings.weight_decay, ..AdamW::default() },
@@ -82,7 +82,16 @@ impl Trainer {
             loss_micro_batch: settings.loss_micro_batch,
             max_grad_norm: settings.max_grad_norm,
             seed: settings.seed,
-        }
+        };
+        trainer.make_room();
+        trainer
+    }
+
+    /// Gradients come when most activations have gone. The arena is given the gradients' buffers first, since they are
+    /// the larger ones: activations can use them, but not the other way round.
+    fn make_room(&self) {
+        let gradients = self.encoder.bert.parameters().iter().map(|(_, _, tensor)| tensor.empty_like());
+        drop(gradients.collect::<Vec<Tensor>>());
     }
 
     /// Forward, loss, backward, clipping and update: the step of that number, counted from 0. When it fails, the

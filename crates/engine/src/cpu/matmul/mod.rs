@@ -6,12 +6,16 @@
 //! over the depth in one fixed order, so it is the same bits whatever rows stand beside it, on any number of threads.
 
 pub(super) mod bf16;
+mod by_rows;
 mod pack;
 pub(super) mod single_precision;
 mod unit;
 mod units;
 
-pub use pack::{Activated, OfGradients, Packed, View, left_here, right_here, scratch_len, with_panels};
+#[cfg(target_arch = "x86_64")]
+pub use bf16::x86::transposed as transposed_registers;
+pub use by_rows::{Turned, multiply_gradients, multiply_rows};
+pub use pack::{Activated, Packed, View, left_here, right_here, scratch_len, with_panels};
 pub use unit::{Depth, Unit};
 pub use units::UnitName;
 pub(super) use units::with_unit;
@@ -32,6 +36,8 @@ use pack::Panels;
 /// second-level cache, a panel of the columns' operand in the first.
 const GROUP_ROWS: usize = 192;
 pub const GROUP_COLUMNS: usize = 128;
+/// A finished part goes along many rows: so far ahead the cache is told which come next.
+pub const ROWS_AHEAD: usize = 6;
 /// Bytes of a panel of the columns' operand that are gone through at once.
 const PANEL_BYTES: usize = 32 * 1024;
 /// Multiplications below which threads cost more than they bring.
@@ -172,6 +178,7 @@ pub fn store_plain<'a>(out: &'a SharedMatrix<'_>) -> impl Fn(Finished<'_>) + Syn
         // SAFETY: parts of one product are disjoint.
         let mut block = unsafe { out.block(part.rows.clone(), part.columns.clone()) };
         for (row, place) in part.rows.clone().enumerate() {
+            block.prefetch(row + ROWS_AHEAD);
             block.row(row).copy_from_slice(part.row(place));
         }
     }

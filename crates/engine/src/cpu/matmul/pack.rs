@@ -5,7 +5,9 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::unit::{Depth, TILE, Tile, Unit};
-use crate::cpu::math::{self, vectorised};
+use crate::cpu::math::vectorised;
+use crate::cpu::parallel::prefetch;
+use crate::cpu::rows;
 use crate::cpu::scratch::with_scratch;
 use crate::device::Device;
 use crate::pool::Buffer;
@@ -17,6 +19,8 @@ pub trait Source: Sync {
     fn shape(&self) -> [usize; 2];
     /// A part of a row, from a column on.
     fn read(&self, row: usize, column: usize, out: &mut [f32]);
+    /// Asks for a part of a row to be brought into the cache; it need not exist.
+    fn prefetch(&self, row: usize, column: usize, len: usize);
 }
 
 /// A matrix in memory, its rows `stride` apart.
@@ -40,12 +44,12 @@ impl<'a> View<'a> {
         View { data, stride, rows: data.len() / stride, columns }
     }
 
-    fn sums_of_columns(&self, rows: Range<usize>) -> Vec<f32> {
+    fn sums_of_columns(&self) -> Vec<f32> {
         let mut sums = vec![0.0; self.columns];
         vectorised(
             #[inline(always)]
             || {
-                for row in rows {
+                for row in 0..self.rows {
                     for (sum, &x) in sums.iter_mut().zip(&self.data[row * self.stride..]) {
                         *sum += x;
                     }
@@ -70,28 +74,18 @@ impl Source for View<'_> {
 
     #[inline(always)]
     fn read(&self, row: usize, column: usize, out: &mut [f32]) {
-        let at = row * self.stride + column;
-        prefetch(self.data, at + AHEAD, out.len());
-        out.copy_from_slice(&self.data[at..][..out.len()]);
+        out.copy_from_slice(&self.data[row * self.stride + column..][..out.len()]);
+    }
+
+    #[inline(always)]
+    fn prefetch(&self, row: usize, column: usize, len: usize) {
+        prefetch(self.data.as_ptr().wrapping_add(row * self.stride + column), len);
     }
 }
 
-/// Tiles go along many rows at once, too many for the machine to see what comes next: so far ahead it is told.
+/// Tiles go along many rows at once, too many for the machine to see what comes next: so far ahead it is told. What
+/// comes after the rows' end are the rows below.
 const AHEAD: usize = 4 * TILE;
-
-/// Asks for `len` numbers from `at` on to be brought into the cache.
-#[inline(always)]
-fn prefetch(data: &[f32], at: usize, len: usize) {
-    const LINE: usize = 16;
-    #[cfg(target_arch = "x86_64")]
-    for place in (at..at + len).step_by(LINE) {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a hint, which may name any address.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(data.as_ptr().wrapping_add(place).cast()) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = (data, at, len, LINE);
-}
 
 /// A matrix of which GELU is taken as it is packed, if at all.
 pub struct Activated<'a> {
@@ -99,6 +93,13 @@ pub struct Activated<'a> {
     pub x: View<'a>,
     /// Whether GELU is taken.
     pub gelu: bool,
+}
+
+impl Activated<'_> {
+    /// Some rows.
+    pub fn rows(&self, rows: &Range<usize>) -> Self {
+        Activated { x: self.x.part(rows, &(0..self.x.columns)), gelu: self.gelu }
+    }
 }
 
 impl Source for Activated<'_> {
@@ -110,8 +111,13 @@ impl Source for Activated<'_> {
     fn read(&self, row: usize, column: usize, out: &mut [f32]) {
         self.x.read(row, column, out);
         if self.gelu {
-            out.iter_mut().for_each(|x| *x = math::gelu(*x));
+            rows::gelu(out);
         }
+    }
+
+    #[inline(always)]
+    fn prefetch(&self, row: usize, column: usize, len: usize) {
+        self.x.prefetch(row, column, len);
     }
 }
 
@@ -122,19 +128,6 @@ pub struct Packed<U: Unit> {
     extent: usize,
     depth: Depth,
 }
-
-/// What gradients of linear maps are packed to.
-pub struct OfGradients<U: Unit> {
-    /// All of them, one after the other in depth.
-    pub beside: Packed<U>,
-    /// Each, transposed.
-    pub transposed: Vec<Packed<U>>,
-    /// Each one's sums by column, part by part of its rows.
-    pub sums: Vec<Vec<Vec<f32>>>,
-}
-
-/// Rows of a gradient that are packed together: whole panels and whole steps of every unit.
-const ROWS_AT_ONCE: usize = 96;
 
 /// A packed operand: `extent` rows or columns of the product.
 pub struct Panels<'a, U: Unit> {
@@ -167,14 +160,14 @@ impl<'a, U: Unit> Panels<'a, U> {
 }
 
 /// Which operand of a product is packed.
-trait Side<U: Unit> {
+pub trait Side<U: Unit> {
     /// Rows or columns of a panel.
     const WIDTH: usize;
     fn place(tile: &Tile, depth: Depth, step: &mut [U::Element]);
 }
 
-struct Left;
-struct Right;
+pub struct Left;
+pub struct Right;
 
 impl<U: Unit> Side<U> for Left {
     const WIDTH: usize = U::ROWS;
@@ -213,7 +206,7 @@ impl<U: Unit> Packed<U> {
         let mut data = Buffer::new(device.pools(), panels * steps * size);
         let mut first = 0;
         for (source, layout) in sources.iter().zip(&layouts) {
-            let cells = Cells::<U> { data: data.as_mut_slice().as_mut_ptr(), size, steps, first };
+            let cells = Cells::<U>::new(data.as_mut_slice(), W::WIDTH, steps, first);
             // A task goes along the source's rows.
             match depth {
                 Depth::Columns => (0..panels).into_par_iter().for_each(|panel| {
@@ -230,44 +223,16 @@ impl<U: Unit> Packed<U> {
         Packed { data, steps, extent, depth }
     }
 
-    /// The left operands of the two products that a gradient takes part in: all of them side by side, and each
-    /// transposed. A thread goes through some rows for both, and for their sums by column, while they are in its cache.
-    pub fn of_gradients(device: &Device, gradients: &[View<'_>]) -> OfGradients<U> {
-        let plain: Vec<Layout> = gradients.iter().map(|x| Layout::of::<U>(x, Depth::Columns)).collect();
-        let steps = plain.iter().map(|layout| layout.steps).sum();
-        let mut beside = Packed::empty(device, plain.first().map_or(0, |layout| layout.extent), steps, Depth::Columns);
-        let (mut transposed, mut sums, mut first) = (Vec::new(), Vec::new(), 0);
-        for (gradient, plain) in gradients.iter().zip(plain) {
-            let [rows, columns] = gradient.shape();
-            let layout = Layout::of::<U>(gradient, Depth::Rows);
-            let mut turned = Packed::empty(device, layout.extent, layout.steps, Depth::Rows);
-            let (cells, turned_cells) = (beside.cells(U::ROWS, first), turned.cells(U::ROWS, 0));
-            let of_rows = |part: usize| {
-                let rows = part * ROWS_AT_ONCE..rows.min((part + 1) * ROWS_AT_ONCE);
-                let panels = rows.start / U::ROWS..rows.end.div_ceil(U::ROWS);
-                let steps = rows.start / U::STEP..rows.end.div_ceil(U::STEP);
-                // SAFETY: rows at once are whole panels and whole steps, and each is one task's.
-                unsafe {
-                    cells.fill::<Left>(gradient, Depth::Columns, panels, 0..plain.steps);
-                    turned_cells.fill::<Left>(gradient, Depth::Rows, 0..columns.div_ceil(U::ROWS), steps);
-                }
-                gradient.sums_of_columns(rows)
-            };
-            sums.push((0..rows.div_ceil(ROWS_AT_ONCE)).into_par_iter().map(of_rows).collect());
-            transposed.push(turned);
-            first += plain.steps;
-        }
-        OfGradients { beside, transposed, sums }
-    }
-
-    fn empty(device: &Device, extent: usize, steps: usize, depth: Depth) -> Self {
+    /// A left operand, to be filled.
+    pub fn empty(device: &Device, layout: &Layout, depth: Depth) -> Self {
+        let Layout { extent, steps } = *layout;
         let data = Buffer::new(device.pools(), extent.div_ceil(U::ROWS) * U::ROWS * steps * U::STEP);
         Packed { data, steps, extent, depth }
     }
 
-    fn cells(&mut self, width: usize, first: usize) -> Cells<U> {
-        let (size, steps) = (width * U::STEP, self.steps);
-        Cells { data: self.data.as_mut_slice().as_mut_ptr(), size, steps, first }
+    /// Its steps from `first` on.
+    pub fn cells(&mut self, width: usize, first: usize) -> Cells<U> {
+        Cells::new(self.data.as_mut_slice(), width, self.steps, first)
     }
 
     /// What a product takes.
@@ -282,11 +247,11 @@ pub fn scratch_len<U: Unit>(extent: usize, depth: usize) -> usize {
 }
 
 /// Lends memory of this thread for panels and for numbers.
-pub fn with_panels<U: Unit, const N: usize, const M: usize>(
+pub fn with_panels<U: Unit, R, const N: usize, const M: usize>(
     panels: [usize; N],
     numbers: [usize; M],
-    f: impl FnOnce([&mut [U::Element]; N], [&mut [f32]; M]),
-) {
+    f: impl FnOnce([&mut [U::Element]; N], [&mut [f32]; M]) -> R,
+) -> R {
     let in_floats = |len: usize| (len * size_of::<U::Element>()).div_ceil(4).next_multiple_of(16);
     let (panels, numbers_in_lines) = (panels.map(in_floats), numbers.map(|len| len.next_multiple_of(16)));
     let total = panels.iter().chain(&numbers_in_lines).sum();
@@ -297,8 +262,8 @@ pub fn with_panels<U: Unit, const N: usize, const M: usize>(
             taken
         };
         let panels = panels.map(|len| bytemuck::cast_slice_mut(take(len)));
-        f(panels, numbers_in_lines.map(take));
-    });
+        f(panels, numbers_in_lines.map(take))
+    })
 }
 
 /// Packs a left operand on this thread.
@@ -315,20 +280,20 @@ fn pack_here<'a, U: Unit, W: Side<U>>(source: &impl Source, depth: Depth, data: 
     let Layout { extent, steps } = Layout::of::<U>(source, depth);
     let (panels, size) = (extent.div_ceil(W::WIDTH), W::WIDTH * U::STEP);
     assert!(panels * steps * size <= data.len());
-    let cells = Cells::<U> { data: data.as_mut_ptr(), size, steps, first: 0 };
+    let cells = Cells::<U>::new(data, W::WIDTH, steps, 0);
     // SAFETY: the data are ours alone, and long enough.
     unsafe { cells.fill::<W>(source, depth, 0..panels, 0..steps) };
     Panels { data, steps, extent, depth }
 }
 
 /// A source's extent in the product, and its steps of depth.
-struct Layout {
-    extent: usize,
-    steps: usize,
+pub struct Layout {
+    pub extent: usize,
+    pub steps: usize,
 }
 
 impl Layout {
-    fn of<U: Unit>(source: &impl Source, depth: Depth) -> Self {
+    pub fn of<U: Unit>(source: &impl Source, depth: Depth) -> Self {
         let [rows, columns] = source.shape();
         let (extent, depth) = match depth {
             Depth::Columns => (rows, columns),
@@ -339,7 +304,7 @@ impl Layout {
 }
 
 /// The steps of all panels, which several threads fill.
-struct Cells<U: Unit> {
+pub struct Cells<U: Unit> {
     data: *mut U::Element,
     size: usize,
     steps: usize,
@@ -349,21 +314,90 @@ struct Cells<U: Unit> {
 // SAFETY: the only access is `fill`, whose contract forbids two threads on one cell.
 unsafe impl<U: Unit> Sync for Cells<U> {}
 
+/// Packs rows as a left operand and, turned, as another, and sums their columns: from one reading of each tile where
+/// steps are as deep as panels are wide.
+///
+/// # Safety
+/// As [`Cells::fill`], of both.
+pub unsafe fn fill_both<U: Unit>([plain, turned]: [&Cells<U>; 2], source: &View<'_>) -> Vec<f32> {
+    let [rows, columns] = [source.rows.div_ceil(U::ROWS), source.columns.div_ceil(U::ROWS)];
+    let steps = source.columns.div_ceil(U::STEP);
+    if U::ROWS != U::STEP {
+        // SAFETY: as the caller promises.
+        unsafe {
+            plain.fill::<Left>(source, Depth::Columns, 0..rows, 0..steps);
+            turned.fill::<Left>(source, Depth::Rows, 0..columns, 0..source.rows.div_ceil(U::STEP));
+        }
+        return source.sums_of_columns();
+    }
+    let mut sums = vec![0.0; steps * TILE];
+    vectorised(
+        #[inline(always)]
+        || {
+            let mut tile: Tile = [[0.0; TILE]; TILE];
+            for panel in 0..rows {
+                for (step, sums) in sums.as_chunks_mut::<TILE>().0.iter_mut().enumerate() {
+                    read_tile(source, [panel * U::ROWS, step * U::STEP], [U::ROWS, U::STEP], &mut tile);
+                    let mut lanes = *sums;
+                    for row in &tile[..U::ROWS] {
+                        lanes.iter_mut().zip(row).for_each(|(sum, &x)| *sum += x);
+                    }
+                    *sums = lanes;
+                    // SAFETY: as the caller promises.
+                    unsafe {
+                        U::place_left(&tile, Depth::Columns, plain.cell(panel, step));
+                        U::place_left(&tile, Depth::Rows, turned.cell(step, panel));
+                    }
+                }
+            }
+        },
+    );
+    sums.truncate(source.columns);
+    sums
+}
+
 impl<U: Unit> Cells<U> {
+    /// Panels of that width and so many steps, of which those from `first` on are filled.
+    pub fn new(data: &mut [U::Element], width: usize, steps: usize, first: usize) -> Self {
+        Cells { data: data.as_mut_ptr(), size: width * U::STEP, steps, first }
+    }
+
+    /// The same from a later step on.
+    pub fn from(&self, first: usize) -> Self {
+        Cells { first: self.first + first, ..*self }
+    }
+
+    /// One step of a panel.
+    ///
+    /// # Safety
+    /// As [`Cells::fill`].
+    #[allow(clippy::mut_from_ref)]
+    #[inline(always)]
+    unsafe fn cell(&self, panel: usize, step: usize) -> &mut [U::Element] {
+        let at = (panel * self.steps + self.first + step) * self.size;
+        // SAFETY: as the caller promises.
+        unsafe { std::slice::from_raw_parts_mut(self.data.add(at), self.size) }
+    }
+
     /// Packs some steps of some panels.
     ///
     /// # Safety
     /// The data must hold the cells, and no one else may use them meanwhile.
-    unsafe fn fill<W: Side<U>>(&self, source: &impl Source, depth: Depth, panels: Range<usize>, steps: Range<usize>) {
+    pub unsafe fn fill<W: Side<U>>(
+        &self,
+        source: &impl Source,
+        depth: Depth,
+        panels: Range<usize>,
+        steps: Range<usize>,
+    ) {
         vectorised(
             #[inline(always)]
             || {
                 let mut tile: Tile = [[0.0; TILE]; TILE];
                 for panel in panels {
                     for step in steps.clone() {
-                        let at = (panel * self.steps + self.first + step) * self.size;
                         // SAFETY: as the caller promises.
-                        let cell = unsafe { std::slice::from_raw_parts_mut(self.data.add(at), self.size) };
+                        let cell = unsafe { self.cell(panel, step) };
                         let (panel, step) = (panel * W::WIDTH, step * U::STEP);
                         match depth {
                             Depth::Columns => read_tile(source, [panel, step], [W::WIDTH, U::STEP], &mut tile),
@@ -382,12 +416,15 @@ impl<U: Unit> Cells<U> {
 fn read_tile(source: &impl Source, [row, column]: [usize; 2], [height, width]: [usize; 2], tile: &mut Tile) {
     let [rows, columns] = source.shape();
     if row + height <= rows && column + width <= columns {
+        let below = if column + AHEAD < columns { 0 } else { height };
+        let next = (column + AHEAD) % columns;
         // Of constant width: the compiler makes register moves of it.
         for (i, out) in tile[..height].iter_mut().enumerate() {
+            source.prefetch(row + below + i, next, width);
             source.read(row + i, column, &mut out[..width]);
         }
     } else {
-        *tile = [[0.0; TILE]; TILE];
+        tile[..height].fill([0.0; TILE]);
         for (i, out) in tile[..height.min(rows - row)].iter_mut().enumerate() {
             source.read(row + i, column, &mut out[..width.min(columns - column)]);
         }

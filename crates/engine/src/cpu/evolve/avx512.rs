@@ -1,0 +1,102 @@
+//! What the compiler does not turn into vector instructions by itself: choices, lists and sums across registers.
+
+use std::arch::x86_64::{
+    __m512, _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512, _mm512_castps_si512, _mm512_castsi512_ps,
+    _mm512_cmplt_epi32_mask, _mm512_cmplt_epu32_mask, _mm512_cvtepi32_ps, _mm512_cvttps_epi32, _mm512_loadu_ps,
+    _mm512_mask_blend_epi32, _mm512_mask_blend_ps, _mm512_mask_storeu_epi32, _mm512_mask_storeu_ps,
+    _mm512_maskz_compress_epi32, _mm512_maskz_loadu_epi32, _mm512_maskz_loadu_ps, _mm512_min_ps, _mm512_mul_ps,
+    _mm512_mullo_epi32, _mm512_set_epi32, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512,
+    _mm512_storeu_ps, _mm512_storeu_si512,
+};
+
+use super::sampled::{Couple, Mutation, Organisms, SIBLINGS};
+use crate::cpu::math::LANES;
+use crate::cpu::matmul::transposed_registers;
+
+/// [`Mutation::breed`]: inherited genes bring their expression along, mutants are listed and look theirs up in the end.
+#[target_feature(enable = "avx512f")]
+pub fn breed(
+    mutation: &Mutation<'_>,
+    couples: &[Couple],
+    living: &Organisms<'_>,
+    draws: &[u32],
+    children: Organisms<'_>,
+    mutants: &mut [u32],
+) {
+    let d = mutation.d;
+    let row = d.next_multiple_of(4);
+    let (to, from) = mutants.split_at_mut(mutants.len() / 2);
+    let genes = couples.len() * d;
+    assert!(couples.len() <= SIBLINGS && to.len() >= genes + LANES && from.len() >= genes + LANES);
+    assert!(draws.len() >= couples.len() * row && children.places.len() >= genes && children.carried.len() >= genes);
+    let every = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    let threshold = _mm512_set1_epi32(mutation.threshold as i32);
+    let (per_draw, last) = (_mm512_set1_ps(mutation.tokens_per_draw), _mm512_set1_ps(mutation.last_token));
+    let mut count = 0;
+    for (child, couple) in couples.iter().enumerate() {
+        assert!([couple.a, couple.b].into_iter().all(|at| at + d <= living.places.len().min(living.carried.len())));
+        let mixes = if couple.mixes { u16::MAX } else { 0 };
+        for g in (0..d).step_by(LANES) {
+            let lanes = if d - g >= LANES { u16::MAX } else { (1 << (d - g)) - 1 };
+            let out = child * d + g;
+            // SAFETY: by the assertions, what the masks let through lies in the slices: `g` is below `d`, and at most
+            // `genes` mutants stand in the lists before the last 16 that are written.
+            unsafe {
+                let draw = _mm512_maskz_loadu_epi32(lanes, draws.as_ptr().add(child * row + g).cast());
+                let coin = _mm512_cmplt_epi32_mask(draw, _mm512_setzero_si512()) & mixes;
+                let inherit = |at: usize| _mm512_maskz_loadu_epi32(lanes, living.places.as_ptr().add(at + g).cast());
+                let places = _mm512_mask_blend_epi32(coin, inherit(couple.a), inherit(couple.b));
+                let inherit = |at: usize| _mm512_maskz_loadu_ps(lanes, living.carried.as_ptr().add(at + g));
+                let carried = _mm512_mask_blend_ps(coin, inherit(couple.a), inherit(couple.b));
+                _mm512_mask_storeu_ps(children.carried.as_mut_ptr().add(out), lanes, carried);
+
+                let mutant = _mm512_and_si512(draw, _mm512_set1_epi32(i32::MAX));
+                let mutates = _mm512_cmplt_epu32_mask(mutant, threshold) & lanes;
+                let token = _mm512_min_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(mutant), per_draw), last);
+                let row = _mm512_mullo_epi32(_mm512_cvttps_epi32(token), _mm512_set1_epi32(d as i32));
+                let place = _mm512_add_epi32(row, _mm512_add_epi32(every, _mm512_set1_epi32(g as i32)));
+                let places = _mm512_mask_blend_epi32(mutates, places, place);
+                _mm512_mask_storeu_epi32(children.places.as_mut_ptr().add(out).cast(), lanes, places);
+
+                let outs = _mm512_add_epi32(every, _mm512_set1_epi32(out as i32));
+                let list = |list: &mut [u32], x| {
+                    let listed = _mm512_maskz_compress_epi32(mutates, x);
+                    _mm512_storeu_si512(list.as_mut_ptr().add(count).cast(), listed);
+                };
+                list(to, outs);
+                list(from, place);
+                count += mutates.count_ones() as usize;
+            }
+        }
+    }
+    for (&to, &from) in to[..count].iter().zip(&from[..count]) {
+        children.carried[to as usize] = mutation.expression[from as usize];
+    }
+}
+
+/// `out[n] = Σ_g rows[n, g] · x[g]`, summed as `dot` does; `x` is whole registers long.
+#[target_feature(enable = "avx512f")]
+pub fn dots(rows: &[f32], x: &[f32], out: &mut [f32]) {
+    let d = x.len();
+    assert!(d.is_multiple_of(LANES) && rows.len() >= out.len() * d);
+    for (rows, out) in rows.chunks(LANES * d).zip(out.chunks_mut(LANES)) {
+        let lanes_of = |n: usize| -> __m512 {
+            let mut sums = _mm512_setzero_ps();
+            if n < out.len() {
+                for g in (0..d).step_by(LANES) {
+                    let row = &rows[n * d + g..][..LANES];
+                    // SAFETY: both hold 16 numbers from here on.
+                    let (row, x) = unsafe { (_mm512_loadu_ps(row.as_ptr()), _mm512_loadu_ps(x.as_ptr().add(g))) };
+                    sums = _mm512_add_ps(sums, _mm512_mul_ps(row, x));
+                }
+            }
+            sums
+        };
+        let by_lane = transposed_registers(std::array::from_fn(|n| _mm512_castps_si512(lanes_of(n))));
+        let sums = by_lane.into_iter().fold(_mm512_setzero_ps(), |sum, x| _mm512_add_ps(sum, _mm512_castsi512_ps(x)));
+        let mut all = [0.0; LANES];
+        // SAFETY: the array is 16 numbers.
+        unsafe { _mm512_storeu_ps(all.as_mut_ptr(), sums) };
+        out.copy_from_slice(&all[..out.len()]);
+    }
+}

@@ -1,0 +1,74 @@
+//! Evolution of each sequence and head: the ancestry that is left (docs/genetic-attention.md, section 3).
+
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod mean_field;
+mod sampled;
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::math::{self, vectorised};
+use super::parallel::SharedMatrix;
+use super::scratch::with_scratch;
+use crate::ops::evolve::{Evolve, Population};
+use crate::random::{Purpose, Site};
+use crate::sequences::Sequences;
+use crate::tensor::Tensor;
+use mean_field::mean_field;
+use sampled::{Draws, Room, sample};
+
+pub fn evolve(values: &Tensor, sequences: &Sequences, options: &Evolve, ancestry: &mut Tensor) {
+    let (columns, d) = (values.columns(), options.head_dim);
+    let heads = columns / d;
+    let ancestry = SharedMatrix::new(ancestry.data_mut(), columns);
+    (0..sequences.len() * heads).into_par_iter().for_each(|task| {
+        let (s, head) = (task / heads, task % heads);
+        let (tokens, genes) = (sequences.range(s), head * d..(head + 1) * d);
+        // SAFETY: each sequence and head is one task's.
+        let ancestry = unsafe { ancestry.block(tokens.clone(), genes.clone()) };
+        let cells = tokens.len() * d;
+        let room = match options.population {
+            Population::Infinite => 0,
+            Population::Sampled { size, .. } => Room::of(size, d, cells).len(),
+        };
+        // The memory is lent out here, since what is compiled for vector instructions must be inlined.
+        with_scratch(cells + room, |scratch| {
+            let (expression, room) = scratch.split_at_mut(cells);
+            vectorised(
+                #[inline(always)]
+                || {
+                    express(values, tokens, genes, expression);
+                    match options.population {
+                        Population::Infinite => mean_field(options, expression, ancestry),
+                        Population::Sampled { size, seed, step, layer } => {
+                            let site = Site { seed, step, layer, purpose: Purpose::Founders };
+                            let draws = Draws { site, sequence: sequences.ids().data()[s], head: head as u32 };
+                            sample(options, size, &draws, expression, room, ancestry);
+                        }
+                    }
+                },
+            );
+        });
+    });
+}
+
+/// `P = σ(V)` of one sequence and head, `[T, d]`.
+#[inline(always)]
+fn express(values: &Tensor, tokens: Range<usize>, genes: Range<usize>, expression: &mut [f32]) {
+    let columns = values.columns();
+    for (out, token) in expression.chunks_exact_mut(genes.len()).zip(tokens) {
+        for (out, &x) in out.iter_mut().zip(&values.data()[token * columns..][genes.clone()]) {
+            *out = math::sigmoid(x);
+        }
+    }
+}
+
+/// `(x / largest)^pressure`, at most 1: the largest's share stays a number however great the pressure. Where not even
+/// the largest is above 0 all are alike.
+#[inline(always)]
+fn pressed(pressure: f32, x: f32, largest: f32) -> f32 {
+    let relative = if largest > 0.0 { (x / largest).min(1.0) } else { 1.0 };
+    if pressure == 1.0 { relative } else { relative.powf(pressure) }
+}

@@ -1,0 +1,139 @@
+//! Products whose left operand is packed some rows at a time, by the thread that multiplies them, so that its panels
+//! never leave the cache. Each is one of linear maps, forward or backward.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::pack::{Activated, Cells, Layout, Left, Packed, Panels, Source, View, fill_both, with_panels};
+use super::unit::{Depth, Unit};
+use super::{Finished, GROUP_COLUMNS, GROUP_ROWS, WORTH_THREADS, group};
+use crate::device::Device;
+
+/// What the gradients of linear maps leave besides the product that they take part in.
+pub struct Turned<U: Unit> {
+    /// Each transposed, as the left operand of the weight's gradient.
+    pub transposed: Vec<Packed<U>>,
+    /// Each one's sums by column, part by part of its rows.
+    pub sums: Vec<Vec<Vec<f32>>>,
+}
+
+/// `source · right` for each of the right operands; `store` is told which.
+pub fn multiply_rows<U: Unit>(
+    source: &Activated<'_>,
+    rights: &[Packed<U>],
+    store: impl Fn(usize, Finished<'_>) + Sync,
+) {
+    let [rows, columns] = source.x.shape();
+    let steps = columns.div_ceil(U::STEP);
+    by_rows(rows, |rows| {
+        with_panels::<U, _, 1, 0>([room::<U>(rows.len(), steps)], [], |[data], []| {
+            let cells = Cells::<U>::new(data, U::ROWS, steps, 0);
+            let panels = rows.len().div_ceil(U::ROWS);
+            // SAFETY: the data are this task's alone, and hold the rows' panels.
+            unsafe { cells.fill::<Left>(&source.rows(&rows), Depth::Columns, 0..panels, 0..steps) };
+            let left = Panels { data, steps, extent: rows.len(), depth: Depth::Columns };
+            multiply_group(
+                left,
+                rows.start,
+                rights,
+                #[inline(always)]
+                |index, part| {
+                    store(index, part);
+                },
+            );
+        });
+    });
+}
+
+/// The product of gradients, which follow each other in depth, with `right`, if there is one; and from the same reading
+/// what else a backward pass takes of them.
+pub fn multiply_gradients<U: Unit>(
+    device: &Device,
+    gradients: &[View<'_>],
+    right: Option<&Packed<U>>,
+    store: impl Fn(Finished<'_>) + Sync,
+) -> Turned<U> {
+    let layouts: Vec<Layout> = gradients.iter().map(|x| Layout::of::<U>(x, Depth::Columns)).collect();
+    let steps: usize = layouts.iter().map(|layout| layout.steps).sum();
+    let mut transposed: Vec<Packed<U>> =
+        gradients.iter().map(|x| Packed::empty(device, &Layout::of::<U>(x, Depth::Rows), Depth::Rows)).collect();
+    let turned: Vec<_> = transposed.iter_mut().map(|packed| packed.cells(U::ROWS, 0)).collect();
+    let parts = by_rows(gradients.first().map_or(0, |x| x.shape()[0]), |rows| {
+        with_panels::<U, _, 1, 0>([room::<U>(rows.len(), steps)], [], |[data], []| {
+            let mut first = 0;
+            let sums: Vec<Vec<f32>> = gradients
+                .iter()
+                .zip(&layouts)
+                .zip(&turned)
+                .map(|((gradient, layout), turned)| {
+                    let plain = Cells::<U>::new(data, U::ROWS, steps, first);
+                    first += layout.steps;
+                    let part = gradient.part(&rows, &(0..gradient.shape()[1]));
+                    // SAFETY: the rows are whole steps, which are this task's alone in what is turned; the data are too.
+                    unsafe { fill_both([&plain, &turned.from(rows.start / U::STEP)], &part) }
+                })
+                .collect();
+            let left = Panels { data, steps, extent: rows.len(), depth: Depth::Columns };
+            if let Some(right) = right {
+                multiply_group(
+                    left,
+                    rows.start,
+                    std::slice::from_ref(right),
+                    #[inline(always)]
+                    |_, part: Finished<'_>| store(part),
+                );
+            }
+            sums
+        })
+    });
+    let mut sums: Vec<Vec<Vec<f32>>> = gradients.iter().map(|_| Vec::with_capacity(parts.len())).collect();
+    for part in parts {
+        sums.iter_mut().zip(part).for_each(|(sums, part)| sums.push(part));
+    }
+    Turned { transposed, sums }
+}
+
+/// Numbers that the panels of some rows take.
+fn room<U: Unit>(rows: usize, steps: usize) -> usize {
+    rows.next_multiple_of(U::ROWS) * steps * U::STEP
+}
+
+/// `f` of each group of rows: whole panels and whole steps of every unit.
+fn by_rows<R: Send>(rows: usize, f: impl Fn(Range<usize>) -> R + Sync) -> Vec<R> {
+    let groups = (0..rows.div_ceil(GROUP_ROWS)).into_par_iter();
+    groups.map(|group| f(group * GROUP_ROWS..rows.min((group + 1) * GROUP_ROWS))).collect()
+}
+
+/// The product of a group of rows, which begins at `first`, with each right operand. Threads that are idle help.
+fn multiply_group<U: Unit>(
+    left: Panels<'_, U>,
+    first: usize,
+    rights: &[Packed<U>],
+    store: impl Fn(usize, Finished<'_>) + Sync,
+) {
+    let (panels, at_once) = (left.count(U::ROWS), GROUP_COLUMNS / U::COLUMNS);
+    for (index, right) in rights.iter().enumerate() {
+        let right = right.panels();
+        let columns = right.count(U::COLUMNS);
+        let work = |task: usize| {
+            let columns = task * at_once..columns.min((task + 1) * at_once);
+            group(
+                left,
+                right,
+                [0..panels, columns],
+                #[inline(always)]
+                |mut part| {
+                    part.rows = first + part.rows.start..first + part.rows.end;
+                    store(index, part);
+                },
+            );
+        };
+        let tasks = columns.div_ceil(at_once);
+        if left.extent * right.extent * left.steps * U::STEP < WORTH_THREADS {
+            (0..tasks).for_each(work);
+        } else {
+            (0..tasks).into_par_iter().for_each(work);
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! Functions of rows in which multiplications and additions fuse: by AVX-512 where the machine has it, else as the
+//! compiler does it.
+
+use super::math;
+use crate::random::Stream;
+
+/// What is dropped of a row: element `i` where the draw `i` of the blocks from `first` on is below the threshold.
+#[derive(Clone, Copy)]
+pub struct Drops<'a> {
+    pub stream: &'a Stream,
+    pub first: u32,
+    pub threshold: u32,
+    /// What the others are multiplied by.
+    pub kept: f32,
+}
+
+/// Draws taken at once: enough for vector registers, few enough for the stack.
+const DRAWS: usize = 256;
+
+/// GELU of each element.
+#[inline(always)]
+pub fn gelu(row: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx512f") {
+        // SAFETY: the machine has the instructions.
+        return unsafe { avx512::gelu(row) };
+    }
+    row.iter_mut().for_each(|x| *x = math::gelu(*x));
+}
+
+/// GELU's derivative at each element.
+#[inline(always)]
+pub fn gelu_slopes(row: &[f32], slopes: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx512f") {
+        // SAFETY: the machine has the instructions.
+        return unsafe { avx512::gelu_slopes(row, slopes) };
+    }
+    slopes.iter_mut().zip(row).for_each(|(slope, &x)| *slope = math::gelu_slope(x));
+}
+
+/// In place of the first `seen` scores `2^(score − max)`, or 0 where dropped, and 0 in place of the others. Returns the
+/// largest score, and the sum of the powers with those that are dropped. A row is whole registers long.
+#[inline(always)]
+pub fn soften(scores: &mut [f32], seen: usize, drops: Option<Drops<'_>>) -> (f32, f32) {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx512f") {
+        // SAFETY: the machine has the instructions.
+        return unsafe { avx512::soften(scores, seen, drops) };
+    }
+    soften_anywhere(scores, seen, drops)
+}
+
+#[inline(always)]
+fn soften_anywhere(scores: &mut [f32], seen: usize, drops: Option<Drops<'_>>) -> (f32, f32) {
+    let (row, rest) = scores.split_at_mut(seen);
+    rest.fill(0.0);
+    let max = math::max(row);
+    row.iter_mut().for_each(|x| *x = math::exp2(*x - max));
+    let sum = math::sum(row);
+    for_each_draw(drops, row, |x, draw, drops| *x = if draw < drops.threshold { 0.0 } else { *x });
+    (max, sum)
+}
+
+/// A row of attention's backward pass, from scores `p` and `ds = dO Vᵀ`: in `ds` the gradient of the first `seen`
+/// scores, in `dropped` the probabilities after dropout; 0 in place of the others. `p` is overwritten.
+#[inline(always)]
+pub fn soften_backward([p, dropped, ds]: [&mut [f32]; 3], seen: usize, log2_sum: f32, drops: Option<Drops<'_>>) {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx512f") {
+        // SAFETY: the machine has the instructions.
+        return unsafe { avx512::soften_backward([p, dropped, ds], seen, log2_sum, drops) };
+    }
+    soften_backward_anywhere([p, dropped, ds], seen, log2_sum, drops);
+}
+
+#[inline(always)]
+fn soften_backward_anywhere([p, dropped, ds]: [&mut [f32]; 3], seen: usize, log2_sum: f32, drops: Option<Drops<'_>>) {
+    p.iter_mut().for_each(|p| *p = math::exp2(*p - log2_sum));
+    p[seen..].fill(0.0);
+    ds[seen..].fill(0.0);
+    dropped.copy_from_slice(p);
+    let kept =
+        |x: &mut f32, draw: u32, drops: Drops<'_>| *x = if draw < drops.threshold { 0.0 } else { *x * drops.kept };
+    for_each_draw(drops, &mut dropped[..seen], kept);
+    for_each_draw(drops, &mut ds[..seen], kept);
+    let mean = math::dot(p, ds);
+    for (ds, &p) in ds.iter_mut().zip(&*p) {
+        *ds = p * (*ds - mean);
+    }
+}
+
+/// `f` of each element and its draw, if anything is dropped.
+#[inline(always)]
+fn for_each_draw(drops: Option<Drops<'_>>, row: &mut [f32], f: impl Fn(&mut f32, u32, Drops<'_>)) {
+    let Some(drops) = drops else { return };
+    let mut draws = [0; DRAWS];
+    for (index, chunk) in row.chunks_mut(DRAWS).enumerate() {
+        let draws = &mut draws[..chunk.len()];
+        drops.stream.fill(drops.first + (index * DRAWS / 4) as u32, draws);
+        chunk.iter_mut().zip(&*draws).for_each(|(x, &draw)| f(x, draw, drops));
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx512 {
+    use std::arch::x86_64::{
+        __m512, __mmask16, _MM_CMPINT_NLT, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm512_add_ps,
+        _mm512_cmp_epu32_mask, _mm512_fmadd_ps, _mm512_fmsub_ps, _mm512_loadu_si512, _mm512_mask_max_ps,
+        _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_maskz_mov_ps, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps,
+        _mm512_reduce_add_ps, _mm512_reduce_max_ps, _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_epi32,
+        _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps, _mm512_sub_ps,
+    };
+
+    use super::{DRAWS, Drops};
+    use crate::cpu::math::{LANES, NORMAL, NORMAL_END, SLOPE};
+
+    /// The lanes of the register at `at` that lie below `end`.
+    #[inline]
+    fn lanes(at: usize, end: usize) -> __mmask16 {
+        if end >= at + LANES { u16::MAX } else { (1 << end.saturating_sub(at)) - 1 }
+    }
+
+    /// ½ plus x times a polynomial in x², as `math::half_plus_odd`.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn half_plus_odd(x: __m512, coefficients: &[f32]) -> __m512 {
+        let end = _mm512_set1_ps(NORMAL_END);
+        let x = _mm512_max_ps(_mm512_min_ps(x, end), _mm512_sub_ps(_mm512_setzero_ps(), end));
+        let factor = _mm512_set1_ps(2.0 / (NORMAL_END * NORMAL_END));
+        let u = _mm512_fmsub_ps(_mm512_mul_ps(x, x), factor, _mm512_set1_ps(1.0));
+        let poly =
+            coefficients.iter().fold(_mm512_setzero_ps(), |poly, &c| _mm512_fmadd_ps(poly, u, _mm512_set1_ps(c)));
+        _mm512_fmadd_ps(x, poly, _mm512_set1_ps(0.5))
+    }
+
+    #[target_feature(enable = "avx512f")]
+    pub fn gelu(row: &mut [f32]) {
+        for at in (0..row.len()).step_by(LANES) {
+            let lanes = lanes(at, row.len());
+            // SAFETY: the mask lets the row's elements through.
+            unsafe {
+                let x = _mm512_maskz_loadu_ps(lanes, row.as_ptr().add(at));
+                let y = _mm512_mul_ps(x, half_plus_odd(x, &NORMAL));
+                _mm512_mask_storeu_ps(row.as_mut_ptr().add(at), lanes, y);
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx512f")]
+    pub fn gelu_slopes(row: &[f32], slopes: &mut [f32]) {
+        let len = row.len().min(slopes.len());
+        for at in (0..len).step_by(LANES) {
+            let lanes = lanes(at, len);
+            // SAFETY: the mask lets elements through that both have.
+            unsafe {
+                let x = _mm512_maskz_loadu_ps(lanes, row.as_ptr().add(at));
+                _mm512_mask_storeu_ps(slopes.as_mut_ptr().add(at), lanes, half_plus_odd(x, &SLOPE));
+            }
+        }
+    }
+
+    /// 2ˣ to 1.3e-7, of x from −126 on; below that as at −126.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn exp2(x: __m512) -> __m512 {
+        const COEFFICIENTS: [f32; 6] = [1.340_042_8e-3, 9.618_057e-3, 5.550_327e-2, 2.402_265e-1, 6.931_472e-1, 1.0];
+        let x = _mm512_max_ps(x, _mm512_set1_ps(-126.0));
+        let whole = _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x);
+        let r = _mm512_sub_ps(x, whole);
+        let first = _mm512_set1_ps(1.546_144_5e-4);
+        let poly = COEFFICIENTS.iter().fold(first, |poly, &c| _mm512_fmadd_ps(poly, r, _mm512_set1_ps(c)));
+        _mm512_scalef_ps(poly, whole)
+    }
+
+    /// Goes along a row a register at a time: `f` is told where it stands and which lanes are kept.
+    #[inline(always)]
+    fn each(seen: usize, drops: Option<Drops<'_>>, mut f: impl FnMut(usize, __mmask16)) {
+        let Some(drops) = drops else {
+            return (0..seen).step_by(LANES).for_each(|at| f(at, u16::MAX));
+        };
+        let mut draws = [0; DRAWS];
+        for begin in (0..seen).step_by(DRAWS) {
+            let len = DRAWS.min(seen - begin).next_multiple_of(LANES);
+            drops.stream.fill(drops.first + (begin / 4) as u32, &mut draws[..len]);
+            for at in (0..len).step_by(LANES) {
+                // SAFETY: the draws are whole registers; the callers' machine has the instructions.
+                let kept = unsafe {
+                    let draw = _mm512_loadu_si512(draws.as_ptr().add(at).cast());
+                    _mm512_cmp_epu32_mask::<_MM_CMPINT_NLT>(draw, _mm512_set1_epi32(drops.threshold as i32))
+                };
+                f(begin + at, kept);
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx512f")]
+    pub fn soften(scores: &mut [f32], seen: usize, drops: Option<Drops<'_>>) -> (f32, f32) {
+        let whole = seen.next_multiple_of(LANES);
+        assert!(scores.len() >= whole);
+        let mut max = _mm512_set1_ps(f32::NEG_INFINITY);
+        for at in (0..seen).step_by(LANES) {
+            let lanes = lanes(at, seen);
+            // SAFETY: whole registers up to `whole`, which lies in the row.
+            max = unsafe { _mm512_mask_max_ps(max, lanes, max, _mm512_maskz_loadu_ps(lanes, scores.as_ptr().add(at))) };
+        }
+        let max = _mm512_reduce_max_ps(max);
+        let mut sum = _mm512_setzero_ps();
+        each(
+            seen,
+            drops,
+            #[inline(always)]
+            |at, kept| {
+                // SAFETY: as above.
+                unsafe {
+                    let scores = scores.as_mut_ptr().add(at);
+                    let lanes = lanes(at, seen);
+                    let x = _mm512_sub_ps(_mm512_maskz_loadu_ps(lanes, scores), _mm512_set1_ps(max));
+                    let power = _mm512_maskz_mov_ps(lanes, exp2(x));
+                    sum = _mm512_add_ps(sum, power);
+                    _mm512_storeu_ps(scores, _mm512_maskz_mov_ps(kept, power));
+                }
+            },
+        );
+        scores[whole..].fill(0.0);
+        (max, _mm512_reduce_add_ps(sum))
+    }
+
+    #[target_feature(enable = "avx512f")]
+    pub fn soften_backward([p, dropped, ds]: [&mut [f32]; 3], seen: usize, log2_sum: f32, drops: Option<Drops<'_>>) {
+        let whole = seen.next_multiple_of(LANES);
+        assert!(p.len() >= whole && dropped.len() >= whole && ds.len() >= whole);
+        let factor = _mm512_set1_ps(drops.map_or(1.0, |drops| drops.kept));
+        let mut mean = _mm512_setzero_ps();
+        each(
+            seen,
+            drops,
+            #[inline(always)]
+            |at, kept| {
+                let lanes = lanes(at, seen);
+                // SAFETY: whole registers up to `whole`, which lies in all three rows.
+                unsafe {
+                    let (p, ds) = (p.as_mut_ptr().add(at), ds.as_mut_ptr().add(at));
+                    let x = _mm512_sub_ps(_mm512_maskz_loadu_ps(lanes, p), _mm512_set1_ps(log2_sum));
+                    let power = _mm512_maskz_mov_ps(lanes, exp2(x));
+                    let through = _mm512_mul_ps(_mm512_maskz_loadu_ps(lanes & kept, ds), factor);
+                    mean = _mm512_fmadd_ps(power, through, mean);
+                    _mm512_storeu_ps(p, power);
+                    _mm512_storeu_ps(ds, through);
+                    let dropped = dropped.as_mut_ptr().add(at);
+                    _mm512_storeu_ps(dropped, _mm512_maskz_mov_ps(kept, _mm512_mul_ps(power, factor)));
+                }
+            },
+        );
+        let mean = _mm512_set1_ps(_mm512_reduce_add_ps(mean));
+        for at in (0..whole).step_by(LANES) {
+            // SAFETY: as above.
+            unsafe {
+                let (p, ds) = (p.as_ptr().add(at), ds.as_mut_ptr().add(at));
+                let (p, through) = (_mm512_maskz_loadu_ps(u16::MAX, p), _mm512_maskz_loadu_ps(u16::MAX, ds));
+                _mm512_storeu_ps(ds, _mm512_mul_ps(p, _mm512_sub_ps(through, mean)));
+            }
+        }
+        dropped[whole..].fill(0.0);
+        ds[whole..].fill(0.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn numbers(len: usize, seed: u64) -> Vec<f32> {
+        let mut numbers = vec![0.0; len];
+        crate::random::fill_normal(&Stream::weights(seed, "rows"), 3.0, &mut numbers);
+        numbers
+    }
+
+    fn assert_alike(a: &[f32], b: &[f32]) {
+        for (a, b) in a.iter().zip(b) {
+            assert!((a - b).abs() <= 2e-6 * (1.0 + b.abs()), "{a} {b}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn vector_instructions_say_the_same_as_the_compiler(
+            seen in 1..600_usize, more in 0..40_usize, drops: bool, seed in 0..1000_u64,
+        ) {
+            let len = (seen + more).next_multiple_of(16);
+            let stream = Stream::weights(seed, "drops");
+            let drops = drops.then_some(Drops { stream: &stream, first: 7, threshold: 1 << 30, kept: 4.0 / 3.0 });
+            let (x, dy) = (numbers(len, seed), numbers(len, seed + 1));
+
+            let (mut a, mut b) = (x.clone(), x.clone());
+            let ((max, sum), (other_max, other_sum)) = (soften(&mut a, seen, drops), soften_anywhere(&mut b, seen, drops));
+            prop_assert_eq!(max, other_max);
+            assert_alike(&[sum / other_sum], &[1.0]);
+            assert_alike(&a, &b);
+
+            let log2_sum = max + sum.log2();
+            let run = |f: fn([&mut [f32]; 3], usize, f32, Option<Drops<'_>>)| {
+                let (mut p, mut dropped, mut ds) = (x.clone(), vec![9.0; len], dy.clone());
+                f([&mut p, &mut dropped, &mut ds], seen, log2_sum, drops);
+                (dropped, ds)
+            };
+            let ((dropped, ds), (other_dropped, other_ds)) = (run(soften_backward), run(soften_backward_anywhere));
+            assert_alike(&dropped, &other_dropped);
+            assert_alike(&ds, &other_ds);
+
+            let (mut a, b) = (x.clone(), x.iter().map(|&x| math::gelu(x)).collect::<Vec<_>>());
+            gelu(&mut a);
+            assert_alike(&a, &b);
+            gelu_slopes(&x, &mut a);
+            assert_alike(&a, &x.iter().map(|&x| math::gelu_slope(x)).collect::<Vec<_>>());
+        }
+    }
+}
