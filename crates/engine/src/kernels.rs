@@ -200,15 +200,14 @@ pub trait Kernels: Send + Sync {
         modulation: Option<Modulation<'_>>,
         out: &mut Tensor,
     ) -> AttentionSaved;
-    /// Gradients of [`Kernels::attention`] from its output and what it gave.
+    /// Gradients of [`Kernels::attention`].
     fn attention_backward(
         &self,
         qkv: [&Tensor; 3],
         sequences: &Sequences,
         options: &Attention,
         modulation: Option<Modulation<'_>>,
-        saved: (&Tensor, &AttentionSaved),
-        dout: &Tensor,
+        outputs: AttentionOutputs<'_>,
         gradients: AttentionGradients<'_>,
     );
 
@@ -223,15 +222,14 @@ pub trait Kernels: Send + Sync {
         fitness: &mut Tensor,
         inverse: &mut Tensor,
     );
-    /// Gradient of [`Kernels::gene_fitness`] in `values`, the ancestry held; `saved` are the fitness and `u`. Added to
-    /// what is in `dvalues` if `add`.
+    /// Gradient of [`Kernels::gene_fitness`] in `values`, the ancestry held, from the fitness, `u` and the fitness's
+    /// gradient. Added to what is in `dvalues` if `add`.
     fn gene_fitness_backward(
         &self,
         values: &Tensor,
         sequences: &Sequences,
         options: &GeneFitness,
-        saved: [&Tensor; 2],
-        dfitness: &Tensor,
+        fitness: [&Tensor; 3],
         dvalues: &mut Tensor,
         add: bool,
     );
@@ -292,6 +290,17 @@ pub struct AttentionSaved {
     pub lse: Tensor,
     /// Which probabilities dropout has left, where a device remembers rather than draws again.
     pub kept: Option<Ids>,
+}
+
+/// What attention gave, and the gradient of its output.
+#[derive(Clone, Copy)]
+pub struct AttentionOutputs<'a> {
+    /// The output.
+    pub out: &'a Tensor,
+    /// What it kept.
+    pub saved: &'a AttentionSaved,
+    /// The output's gradient.
+    pub dout: &'a Tensor,
 }
 
 /// Where the gradients of attention go.

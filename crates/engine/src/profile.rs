@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::kernels::{
-    Activation, AdamWUpdate, Affine, AttentionGradients, AttentionSaved, Binary, Kernels, LinearGradients, Matrix,
-    Modulation, Moment, Unary, Updated,
+    Activation, AdamWUpdate, Affine, AttentionGradients, AttentionOutputs, AttentionSaved, Binary, Kernels,
+    LinearGradients, Matrix, Modulation, Moment, Unary, Updated,
 };
 use crate::ops::attention::Attention;
 use crate::ops::evolve::Evolve;
@@ -131,13 +131,12 @@ take_the_time_of! {
         sequences: &Sequences,
         options: &Attention,
         modulation: Option<Modulation<'_>>,
-        saved: (&Tensor, &AttentionSaved),
-        dout: &Tensor,
+        outputs: AttentionOutputs<'_>,
         gradients: AttentionGradients<'_>,
     );
     fn evolve(values: &Tensor, sequences: &Sequences, options: &Evolve, ancestry: &mut Tensor);
     fn gene_fitness(values: &Tensor, sequences: &Sequences, options: &GeneFitness, fitness: &mut Tensor, inverse: &mut Tensor);
-    fn gene_fitness_backward(values: &Tensor, sequences: &Sequences, options: &GeneFitness, saved: [&Tensor; 2], dfitness: &Tensor, dvalues: &mut Tensor, add: bool);
+    fn gene_fitness_backward(values: &Tensor, sequences: &Sequences, options: &GeneFitness, fitness: [&Tensor; 3], dvalues: &mut Tensor, add: bool);
     fn modulate(x: &Tensor, fitness: &Tensor, sequences: &Sequences, options: &Modulate, out: &mut Tensor);
     fn modulate_backward(x: &Tensor, fitness: &Tensor, sequences: &Sequences, options: &Modulate, dout: &Tensor, gradients: [&mut Tensor; 2]);
     fn pool(x: &Tensor, sequences: &Sequences, pooling: Pooling, out: &mut Tensor, argmax: &mut Ids);

@@ -65,12 +65,15 @@ enum Role {
 
 use Role::{Activation, Parameter, Positive};
 
+/// What is checked, of sequences and inputs.
+type Operation = Box<dyn Fn(&Sequences, &[Var]) -> Result<Var>>;
+
 /// An operation on inputs of these shapes, over sequences of these lengths.
 struct Case {
     name: String,
     lengths: Vec<usize>,
     inputs: Vec<(Role, Vec<usize>)>,
-    operation: Box<dyn Fn(&Sequences, &[Var]) -> Result<Var>>,
+    operation: Operation,
 }
 
 /// An output and the gradients of the inputs.

@@ -28,8 +28,8 @@ mod softmax;
 use std::ops::Range;
 
 use crate::kernels::{
-    Activation, AdamWUpdate, Affine, AttentionGradients, AttentionSaved, Binary, Kernels, LinearGradients, Matrix,
-    Modulation, OfValues, Unary, Updated,
+    Activation, AdamWUpdate, Affine, AttentionGradients, AttentionOutputs, AttentionSaved, Binary, Kernels,
+    LinearGradients, Matrix, Modulation, OfValues, Unary, Updated,
 };
 use crate::ops::attention::Attention;
 use crate::ops::evolve::Evolve;
@@ -213,8 +213,7 @@ impl Kernels for Cpu {
         sequences: &Sequences,
         options: &Attention,
         modulation: Option<Modulation<'_>>,
-        (out, saved): (&Tensor, &AttentionSaved),
-        dout: &Tensor,
+        AttentionOutputs { out, saved, dout }: AttentionOutputs<'_>,
         gradients: AttentionGradients<'_>,
     ) {
         let AttentionGradients { qkv: [dq, dk, dv], fitness: wanted } = gradients;
@@ -227,7 +226,7 @@ impl Kernels for Cpu {
         modulate::backward_from_output(out, fitness, sequences, &modulate, dout, [&mut dmixed, &mut *dfitness]);
         attention::backward(self.unit, qkv, sequences, options, lse, &dmixed, [dq, dk, &mut *dv]);
         if let Some(OfValues { options, inverse }) = of_values {
-            gene_fitness::backward(qkv[2], sequences, options, [fitness, inverse], dfitness, dv, true);
+            gene_fitness::backward(qkv[2], sequences, options, [fitness, inverse, dfitness], dv, true);
         }
     }
 
@@ -251,12 +250,11 @@ impl Kernels for Cpu {
         values: &Tensor,
         sequences: &Sequences,
         options: &GeneFitness,
-        saved: [&Tensor; 2],
-        dfitness: &Tensor,
+        fitness: [&Tensor; 3],
         dvalues: &mut Tensor,
         add: bool,
     ) {
-        gene_fitness::backward(values, sequences, options, saved, dfitness, dvalues, add);
+        gene_fitness::backward(values, sequences, options, fitness, dvalues, add);
     }
 
     fn modulate(&self, x: &Tensor, fitness: &Tensor, sequences: &Sequences, options: &Modulate, out: &mut Tensor) {

@@ -30,7 +30,7 @@ pub fn adamw(context: &Context, options: &AdamW, update: AdamWUpdate<'_>, tensor
     let Some(device) = tensors.first().map(|tensor| tensor.parameter.device().clone()) else { return };
     let lens: Vec<usize> = tensors.iter().map(|tensor| tensor.parameter.len()).collect();
     let gradients: Vec<Tensor> = tensors.iter().map(|tensor| tensor.gradient.contiguous()).collect();
-    let mut rows = vec![Vec::with_capacity(lens.len()); 5];
+    let mut rows = vec![Vec::new(); 5];
     for (tensor, gradient) in tensors.into_iter().zip(&gradients) {
         let Updated { parameter, moments: [first, second], weight_decay, .. } = tensor;
         let keep = (1.0 - update.learning_rate * weight_decay) as f32;

@@ -6,7 +6,7 @@ use super::modulate::{self, Of};
 use super::programs::Program;
 use super::slice::Kind;
 use super::{DropoutWords, gene_fitness, suffix};
-use crate::kernels::{AttentionGradients, AttentionSaved, Modulation, OfValues};
+use crate::kernels::{AttentionGradients, AttentionOutputs, AttentionSaved, Modulation, OfValues};
 use crate::ops::attention::Attention;
 use crate::sequences::Sequences;
 use crate::tensor::{Ids, Tensor};
@@ -142,10 +142,10 @@ pub fn backward(
     sequences: &Sequences,
     options: &Attention,
     modulation: Option<Modulation<'_>>,
-    (out, saved): (&Tensor, &AttentionSaved),
-    dout: &Tensor,
+    outputs: AttentionOutputs<'_>,
     gradients: AttentionGradients<'_>,
 ) {
+    let AttentionOutputs { out, saved, dout } = outputs;
     let call = Call::new(context, qkv[0], sequences, options);
     let AttentionGradients { qkv: [dq, dk, dv], fitness: dfitness } = gradients;
     let dout = as_kind(context, dout, call.kind);
@@ -163,10 +163,10 @@ pub fn backward(
     let (mut dmixed, mut room) = (dout.empty_like(), None);
     let dfitness = dfitness.unwrap_or_else(|| room.insert(fitness.empty_like()));
     let outs = [&mut dmixed, &mut *dfitness];
-    modulate::backward(context, out, Of::Output, fitness, sequences, &modulate, &dout, outs);
+    modulate::backward(context, Of::Output(out), fitness, sequences, &modulate, &dout, outs);
     call.on_rows(qkv, saved, &dmixed, outputs);
     if let Some(OfValues { options, inverse }) = of_values {
-        gene_fitness::backward(context, qkv[2], sequences, options, [fitness, inverse], dfitness, dv, true);
+        gene_fitness::backward(context, qkv[2], sequences, options, [fitness, inverse, dfitness], dv, true);
     }
 }
 

@@ -49,8 +49,7 @@ pub fn backward(
     values: &Tensor,
     sequences: &Sequences,
     options: &GeneFitness,
-    [fitness, inverse]: [&Tensor; 2],
-    dfitness: &Tensor,
+    [fitness, inverse, dfitness]: [&Tensor; 3],
     dvalues: &mut Tensor,
     add: bool,
 ) {

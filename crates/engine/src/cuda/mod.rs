@@ -32,8 +32,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::kernels::{
-    Activation, AdamWUpdate, Affine, AttentionGradients, AttentionSaved, Binary, Kernels, LinearGradients, Matrix,
-    Modulation, Moment, Unary, Updated,
+    Activation, AdamWUpdate, Affine, AttentionGradients, AttentionOutputs, AttentionSaved, Binary, Kernels,
+    LinearGradients, Matrix, Modulation, Moment, Unary, Updated,
 };
 use crate::ops::attention::Attention;
 use crate::ops::evolve::Evolve;
@@ -242,11 +242,10 @@ impl Kernels for Cuda {
         sequences: &Sequences,
         options: &Attention,
         modulation: Option<Modulation<'_>>,
-        saved: (&Tensor, &AttentionSaved),
-        dout: &Tensor,
+        outputs: AttentionOutputs<'_>,
         gradients: AttentionGradients<'_>,
     ) {
-        attention::backward(&self.context, qkv, sequences, options, modulation, saved, dout, gradients);
+        attention::backward(&self.context, qkv, sequences, options, modulation, outputs, gradients);
     }
 
     fn evolve(&self, values: &Tensor, sequences: &Sequences, options: &Evolve, ancestry: &mut Tensor) {
@@ -269,12 +268,11 @@ impl Kernels for Cuda {
         values: &Tensor,
         sequences: &Sequences,
         options: &GeneFitness,
-        saved: [&Tensor; 2],
-        dfitness: &Tensor,
+        fitness: [&Tensor; 3],
         dvalues: &mut Tensor,
         add: bool,
     ) {
-        gene_fitness::backward(&self.context, values, sequences, options, saved, dfitness, dvalues, add);
+        gene_fitness::backward(&self.context, values, sequences, options, fitness, dvalues, add);
     }
 
     fn modulate(&self, x: &Tensor, fitness: &Tensor, sequences: &Sequences, options: &Modulate, out: &mut Tensor) {
@@ -290,7 +288,7 @@ impl Kernels for Cuda {
         dout: &Tensor,
         gradients: [&mut Tensor; 2],
     ) {
-        modulate::backward(&self.context, x, modulate::Of::Input, fitness, sequences, options, dout, gradients);
+        modulate::backward(&self.context, modulate::Of::Input(x), fitness, sequences, options, dout, gradients);
     }
 
     fn pool(&self, x: &Tensor, sequences: &Sequences, pooling: Pooling, out: &mut Tensor, argmax: &mut Ids) {

@@ -12,12 +12,12 @@ use crate::tensor::Tensor;
 const THREADS: usize = 256;
 
 /// What the backward pass has kept of the forward pass.
-#[derive(Clone, Copy, PartialEq)]
-pub enum Of {
+#[derive(Clone, Copy)]
+pub enum Of<'a> {
     /// What was modulated.
-    Input,
+    Input(&'a Tensor),
     /// The modulated output.
-    Output,
+    Output(&'a Tensor),
 }
 
 fn per_token(fitness: &Tensor, sequences: &Sequences) -> bool {
@@ -44,14 +44,17 @@ pub fn forward(
 
 pub fn backward(
     context: &Context,
-    x: &Tensor,
-    of: Of,
+    of: Of<'_>,
     fitness: &Tensor,
     sequences: &Sequences,
     options: &Modulate,
     dout: &Tensor,
     [dx, dfitness]: [&mut Tensor; 2],
 ) {
+    let (x, of_output) = match of {
+        Of::Input(x) => (x, 0),
+        Of::Output(out) => (out, 1),
+    };
     let (kind, columns, d) = (dx.slice().kind(), x.columns(), options.head_dim);
     let (x, dout) = (as_kind(context, x, kind), as_kind(context, dout, kind));
     if dfitness.slice().kind() != Kind::F32 {
@@ -59,7 +62,7 @@ pub fn backward(
     }
     let [from, gamma, gradient] = [&x, fitness, &dout].map(|x| x.slice().address());
     let [to, sums] = [dx.slice_mut().address(), dfitness.slice_mut().address()];
-    let (of_output, tokens) = (i32::from(of == Of::Output), i32::from(per_token(fitness, sequences)));
+    let tokens = i32::from(per_token(fitness, sequences));
     let grid = Grid { blocks: [sequences.len(), fitness.columns() / d, 1], threads: THREADS, shared: 0 };
     context.launch(
         Kernels,

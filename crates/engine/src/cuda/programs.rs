@@ -1,6 +1,7 @@
 //! Kernels: compiled by NVRTC for the GPU at hand, and kept on disk for the next time.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::ffi::CString;
 use std::path::PathBuf;
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -113,11 +114,10 @@ impl Programs {
     /// A kernel that may have so many bytes of dynamic shared memory.
     pub fn function(&self, program: Program, kernel: &str, shared: usize) -> CudaResult<CUfunction> {
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        if !loaded.contains_key(&program) {
-            let module = self.load(program)?;
-            loaded.insert(program, Loaded { module, functions: HashMap::new() });
-        }
-        let Some(Loaded { module, functions }) = loaded.get_mut(&program) else { unreachable!("just inserted") };
+        let Loaded { module, functions } = match loaded.entry(program) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => place.insert(Loaded { module: self.load(program)?, functions: HashMap::new() }),
+        };
         if let Some(&(function, allowed)) = functions.get(kernel)
             && shared <= allowed
         {

@@ -2,7 +2,7 @@
 //! 2023, arXiv 2305.13245) and causal as options.
 
 use crate::error::{Result, ensure_shape};
-use crate::kernels::{AttentionGradients, Modulation, OfValues};
+use crate::kernels::{AttentionGradients, AttentionOutputs, Modulation, OfValues};
 use crate::ops::gene_fitness::{GeneFitness, fitness_of};
 use crate::ops::modulate::{Modulate, ensure_modulates};
 use crate::random::Site;
@@ -120,7 +120,8 @@ fn attend(
         let wanted = AttentionGradients { qkv: [dq, dk, dv], fitness: dfitness.as_mut() };
         let how = modulation.as_ref().map(Kept::modulation);
         let kernels = device.kernels();
-        kernels.attention_backward(qkv.each_ref(), &sequences, &options, how, (&kept, &saved), dout, wanted);
+        let outs = AttentionOutputs { out: &kept, saved: &saved, dout };
+        kernels.attention_backward(qkv.each_ref(), &sequences, &options, how, outs, wanted);
         for (node, gradient) in nodes.into_iter().zip(outputs) {
             gradients.add(node, gradient);
         }

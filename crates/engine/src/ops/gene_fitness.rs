@@ -48,8 +48,8 @@ impl Var {
             let before = gradients.take(node);
             let add = before.is_some();
             let mut dvalues = before.unwrap_or_else(|| values.empty_like());
-            let (kernels, saved) = (dfitness.device().kernels(), [&kept, &inverse]);
-            kernels.gene_fitness_backward(&values, &sequences, &options, saved, dfitness, &mut dvalues, add);
+            let (kernels, fitness) = (dfitness.device().kernels(), [&kept, &inverse, dfitness]);
+            kernels.gene_fitness_backward(&values, &sequences, &options, fitness, &mut dvalues, add);
             gradients.put(node, dvalues);
             Ok(())
         }))

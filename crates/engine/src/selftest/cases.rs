@@ -60,7 +60,8 @@ fn basic() -> Vec<Case> {
 
 fn products() -> Vec<Case> {
     let x: (Role, &[usize]) = (Activation, &[TOKENS, 96]);
-    let (weight, bias): ((Role, &[usize]), (Role, &[usize])) = ((Parameter, &[64, 96]), (Parameter, &[64]));
+    let weight: (Role, &[usize]) = (Parameter, &[64, 96]);
+    let bias: (Role, &[usize]) = (Parameter, &[64]);
     vec![
         case("matmul", &[(Parameter, &[70, 33]), (Parameter, &[33, 50])], |_, v| v[0].matmul(&v[1])),
         case("matmul with a transpose", &[(Parameter, &[70, 33]), (Parameter, &[50, 33])], |_, v| {
