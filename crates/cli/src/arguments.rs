@@ -194,6 +194,9 @@ pub struct SelftestArguments {
     /// Steps that are trained of each arm
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=10_000))]
     pub steps: u64,
+    /// Make only the checks that have this in their names, such as attention; can be given several times
+    #[arg(long, value_name = "TEXT")]
+    pub only: Vec<String>,
     #[command(flatten)]
     flags: MachineFlags,
 }

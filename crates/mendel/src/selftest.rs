@@ -14,16 +14,33 @@ use crate::train::{ModelSource, TrainError, Trainer, TrainingBatch};
 /// Pairs of each step.
 const PAIRS: usize = 10;
 const LEARNING_RATE: f64 = 1e-3;
+/// Width of the model that is trained, the built-in one.
+const HIDDEN: usize = 128;
 
-/// Checks the device of the settings; `steps` are trained of each arm. `advance` is told of each check.
+/// Makes those checks of a device whose names are `wanted`; `steps` are trained of each arm. `advance` is told of each
+/// check.
 ///
 /// # Errors
-/// Where the device is not there, or fails in the midst.
-pub fn run(settings: &Settings, steps: usize, mut advance: impl FnMut(&Check)) -> Result<Vec<Check>, TrainError> {
-    let device = settings.device()?;
-    let mut checks = selftest::run(&device, &mut advance)?;
+/// Where the device fails in the midst.
+pub fn run(
+    device: &Device,
+    settings: &Settings,
+    steps: usize,
+    wanted: impl Fn(&str) -> bool,
+    mut advance: impl FnMut(&Check),
+) -> Result<Vec<Check>, TrainError> {
+    let mut checks = selftest::run(device, &wanted, &mut advance)?;
     for (heads, arm, settings) in arms(settings) {
-        let check = training(&device, heads, &arm, &settings, steps)?;
+        let form = match (arm.genetic, settings.genetic.num_generations) {
+            (false, _) => "standard",
+            (true, 0) => "genetic, fixed point",
+            (true, _) => "genetic, evolved",
+        };
+        let name = format!("training of {steps} steps, {form}, heads of {}", HIDDEN / heads);
+        if !wanted(&name) {
+            continue;
+        }
+        let check = training(device, name, heads, &arm, &settings, steps)?;
         advance(&check);
         checks.push(check);
     }
@@ -45,21 +62,23 @@ fn arms(settings: &Settings) -> Vec<(usize, Arm, Settings)> {
 
 /// The largest relative distance of the steps' losses to the CPU's in single precision; not a number where the same
 /// training twice does not give the same bits.
-fn training(device: &Device, heads: usize, arm: &Arm, settings: &Settings, steps: usize) -> Result<Check, TrainError> {
+fn training(
+    device: &Device,
+    name: String,
+    heads: usize,
+    arm: &Arm,
+    settings: &Settings,
+    steps: usize,
+) -> Result<Check, TrainError> {
     let losses = |device: &Device| losses(device, heads, arm, settings, steps);
     let (got, expected) = (losses(device)?, losses(&Device::cpu())?);
     let apart = got.iter().zip(&expected).map(|(got, expected)| (got / expected - 1.0).abs());
     let error = if losses(device)? == got { apart.fold(0.0, f64::max) } else { f64::NAN };
-    let form = match (arm.genetic, settings.genetic.num_generations) {
-        (false, _) => "standard",
-        (true, 0) => "genetic, fixed point",
-        (true, _) => "genetic, evolved",
-    };
     let bound = match device.precision() {
         Precision::F32 => 1e-3,
         Precision::Bf16 => 5e-2,
     };
-    Ok(Check { name: format!("training of {steps} steps, {form}, heads of {}", 128 / heads), error, bound })
+    Ok(Check { name, error, bound })
 }
 
 fn losses(device: &Device, heads: usize, arm: &Arm, settings: &Settings, steps: usize) -> Result<Vec<f64>, TrainError> {

@@ -1,6 +1,7 @@
 //! What the tests share that run the program as a user does.
 #![allow(dead_code, reason = "each file of tests is a crate of its own and uses a part of this")]
 
+pub mod emulated_gpu;
 pub mod hub_server;
 pub mod ms_marco;
 
@@ -23,9 +24,11 @@ pub const NOWHERE: &str = "http://127.0.0.1:9";
 /// The program, told nothing by the environment.
 pub fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mendel"));
-    for name in ["HF_TOKEN", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "MENDEL_LOG"] {
+    for name in ["HF_TOKEN", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "MENDEL_LOG", "MENDEL_CUDA_LIBRARIES"] {
         command.env_remove(name);
     }
+    // The numbers that are expected are the CPU's: a real GPU is hidden. The emulated one is seen nevertheless.
+    command.env("CUDA_VISIBLE_DEVICES", "");
     // No Hub, but for the tests that bring their own; a cache of our own.
     command.env("HF_ENDPOINT", NOWHERE).env("HF_HOME", concat!(env!("CARGO_TARGET_TMPDIR"), "/no-hub"));
     command.env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR")).stdin(Stdio::null());
@@ -50,9 +53,15 @@ pub fn succeed(arguments: &[&str]) -> String {
 #[track_caller]
 pub fn fail(code: i32, arguments: &[&str], parts: &[&str]) {
     let output = mendel(&[arguments, &["--quiet"]].concat());
-    let told = stderr(&output);
+    assert_failed(&output, code, arguments, parts);
+}
+
+/// What [`fail`] says of a run of the program.
+#[track_caller]
+pub fn assert_failed(output: &Output, code: i32, arguments: &[&str], parts: &[&str]) {
+    let told = stderr(output);
     assert_eq!(output.status.code(), Some(code), "{arguments:?}: {told}");
-    assert_eq!(stdout(&output), "", "{arguments:?}");
+    assert_eq!(stdout(output), "", "{arguments:?}");
     assert_eq!(told.lines().count(), 1, "{arguments:?}: {told}");
     assert!(told.starts_with("mendel: error: "), "{arguments:?}: {told}");
     for part in parts.iter().chain(&[""]) {

@@ -18,11 +18,11 @@ cd "$here"
 g++ $flags -shared -Wl,-soname,libcuda.so.1 -o "$out/libcuda.so.1" driver.cpp driver_memory.cpp driver_launch.cpp memory.cpp queue.cpp modules.cpp \
     blocks.cpp worker.cpp meeting.cpp runtime.cpp matrices.cpp signals.cpp -ldl &
 driver=$!
-g++ $flags -shared -o "$out/libnvrtc.so" compiler.cpp kernels.cpp -ldl
+g++ $flags -shared -Wl,-soname,libnvrtc.so.13 -o "$out/libnvrtc.so" compiler.cpp kernels.cpp -ldl
 wait $driver
 ln -sf libcuda.so.1 "$out/libcuda.so"
 # It asks the driver what is device memory.
-g++ $flags -shared -o "$out/libcublasLt.so" products.cpp gemm.cpp "$out/libcuda.so.1" -Wl,-rpath,'$ORIGIN'
+g++ $flags -shared -Wl,-soname,libcublasLt.so.13 -o "$out/libcublasLt.so" products.cpp gemm.cpp "$out/libcuda.so.1" -Wl,-rpath,'$ORIGIN'
 
 if [ -n "$test" ]; then
     g++ $flags -o "$out/run_self_test" self_test/*.cpp -ldl

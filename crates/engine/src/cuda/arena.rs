@@ -87,10 +87,7 @@ impl State {
             // SAFETY: as above.
             allocated = unsafe { result::malloc_sync(size) };
         }
-        allocated.map_err(|_| {
-            let (free, total) = result::mem_get_info().unwrap_or_default();
-            CudaError::OutOfMemory { asked: size, in_use: self.in_use, free, total }
-        })
+        allocated.map_err(|error| CudaError::of_allocation(error, size, self.in_use))
     }
 
     /// Freeing waits for the device, so nothing is still at work in what goes.

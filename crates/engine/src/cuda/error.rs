@@ -1,10 +1,17 @@
 //! What can go wrong with a GPU.
 
+use cudarc::driver::DriverError;
+use cudarc::driver::result::mem_get_info;
+use cudarc::driver::sys::CUresult;
+
 /// Something that a GPU or its libraries could not do.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum CudaError {
     /// A library of NVIDIA's that is not there.
-    #[error("{what} is not there: no {names} in the loader's path or in {folders}")]
+    #[error(
+        "{what} is not there: no {names} in the loader's path or in {folders}; install it, or name \
+         its folder in MENDEL_CUDA_LIBRARIES"
+    )]
     Library {
         /// What it is, and what brings it.
         what: &'static str,
@@ -63,6 +70,18 @@ pub enum CudaError {
         /// What the compiler says.
         log: String,
     },
+}
+
+impl CudaError {
+    /// An allocation that failed; the context must be current. A device whose kernel has crashed refuses allocations
+    /// too, and lacks no memory.
+    pub(super) fn of_allocation(error: DriverError, asked: usize, in_use: usize) -> Self {
+        if error.0 != CUresult::CUDA_ERROR_OUT_OF_MEMORY {
+            return CudaError::Call { call: "cuMemAlloc".into(), reason: format!("{error:?}") };
+        }
+        let (free, total) = mem_get_info().unwrap_or_default();
+        CudaError::OutOfMemory { asked, in_use, free, total }
+    }
 }
 
 /// The result of what a GPU does.

@@ -101,7 +101,8 @@ impl Products {
     pub fn new() -> CudaResult<Self> {
         let handle = result::create_handle().calling("cublasLtCreate")?;
         // SAFETY: a plain allocation, given back in `release`.
-        let workspace = unsafe { driver::malloc_sync(WORKSPACE) }.calling("cuMemAlloc")?;
+        let workspace = unsafe { driver::malloc_sync(WORKSPACE) };
+        let workspace = workspace.map_err(|error| CudaError::of_allocation(error, WORKSPACE, 0))?;
         Ok(Products { handle, workspace, chosen: Mutex::default() })
     }
 

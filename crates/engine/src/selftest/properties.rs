@@ -1,6 +1,6 @@
 //! What no single operation shows: the optimizer, evolution, and the properties of docs/genetic-attention.md, section 8.
 
-use super::{Check, as_activation, distance, normal};
+use super::{as_activation, distance, normal};
 use crate::device::Device;
 use crate::error::Result;
 use crate::ops::attention::Attention;
@@ -12,16 +12,19 @@ use crate::sequences::Sequences;
 use crate::tape::{Tape, Var};
 use crate::tensor::Tensor;
 
-/// Every property.
-pub const ALL: &[fn(&Device) -> Result<Check>] = &[
-    updates_are_the_cpus,
-    ancestry_is_drawn_as_on_the_cpu,
-    the_infinite_population_is_the_cpus,
-    rates_and_sizes_at_their_ends_work,
-    fitness_sums_to_one,
-    equal_means_have_equal_fitness,
-    a_text_is_the_same_alone_and_in_a_batch,
-    a_large_population_comes_near_the_infinite_one,
+/// How far a device is off, and how far it may be.
+type Found = (f64, f64);
+
+/// Every property by name.
+pub const ALL: &[(&str, fn(&Device) -> Result<Found>)] = &[
+    ("AdamW with clipping, three updates", updates_are_the_cpus),
+    ("evolution: share of ancestry unlike the CPU's", ancestry_is_drawn_as_on_the_cpu),
+    ("evolution of the infinite population", the_infinite_population_is_the_cpus),
+    ("evolution: shares sum to 1, rates 0 and 1, sizes 1 and up", rates_and_sizes_at_their_ends_work),
+    ("gene fitness sums to 1", fitness_sums_to_one),
+    ("equal gene means give 1/d exactly", equal_means_have_equal_fitness),
+    ("attention of a text alone and in a batch", a_text_is_the_same_alone_and_in_a_batch),
+    ("gene means of 4096 organisms are the infinite population's", a_large_population_comes_near_the_infinite_one),
 ];
 
 const GENES: usize = 32;
@@ -36,7 +39,7 @@ fn values(device: &Device, tokens: usize, columns: usize) -> Result<Tensor> {
     as_activation(&Tensor::from_slice(device, &[tokens, columns], &numbers)?)
 }
 
-fn updates_are_the_cpus(device: &Device) -> Result<Check> {
+fn updates_are_the_cpus(device: &Device) -> Result<Found> {
     let run = |device: &Device| -> Result<Vec<f32>> {
         let mut parameters = Parameters::default();
         for (place, shape) in [vec![70, 100], vec![33], vec![3, 5000]].into_iter().enumerate() {
@@ -61,7 +64,7 @@ fn updates_are_the_cpus(device: &Device) -> Result<Check> {
         Ok(parameters.iter().flat_map(|(_, _, x)| x.to_vec()).collect())
     };
     let error = distance(&run(device)?, &run(&Device::cpu())?);
-    Ok(Check { name: "AdamW with clipping, three updates".into(), error, bound: 2e-5 })
+    Ok((error, 2e-5))
 }
 
 fn options(population: Population) -> Evolve {
@@ -87,7 +90,7 @@ fn ancestry(device: &Device, options: Evolve) -> Result<Vec<f32>> {
 }
 
 /// The draws are the same; where a wheel's mark falls between two sums that differ by rounding, a parent is another.
-fn ancestry_is_drawn_as_on_the_cpu(device: &Device) -> Result<Check> {
+fn ancestry_is_drawn_as_on_the_cpu(device: &Device) -> Result<Found> {
     let mut error: f64 = 0.0;
     for size in [1, 32, 50, 1000] {
         let (got, expected) =
@@ -95,19 +98,19 @@ fn ancestry_is_drawn_as_on_the_cpu(device: &Device) -> Result<Check> {
         let moved: f64 = got.iter().zip(&expected).map(|(a, b)| f64::from((a - b).abs())).sum();
         error = error.max(moved / expected.iter().map(|x| f64::from(*x)).sum::<f64>());
     }
-    Ok(Check { name: "evolution: share of ancestry unlike the CPU's".into(), error, bound: 0.02 })
+    Ok((error, 0.02))
 }
 
-fn the_infinite_population_is_the_cpus(device: &Device) -> Result<Check> {
+fn the_infinite_population_is_the_cpus(device: &Device) -> Result<Found> {
     let mut error: f64 = 0.0;
     for selection_pressure in [1.0, 4.0] {
         let options = Evolve { selection_pressure, ..options(Population::Infinite) };
         error = error.max(distance(&ancestry(device, options)?, &ancestry(&Device::cpu(), options)?));
     }
-    Ok(Check { name: "evolution of the infinite population".into(), error, bound: 1e-4 })
+    Ok((error, 1e-4))
 }
 
-fn rates_and_sizes_at_their_ends_work(device: &Device) -> Result<Check> {
+fn rates_and_sizes_at_their_ends_work(device: &Device) -> Result<Found> {
     let mut error: f64 = 0.0;
     for (mutation_rate, crossover_rate) in [(0.0, 0.0), (1.0, 1.0), (0.0, 1.0)] {
         for population in [sampled(1), sampled(40), Population::Infinite] {
@@ -123,7 +126,7 @@ fn rates_and_sizes_at_their_ends_work(device: &Device) -> Result<Check> {
             }
         }
     }
-    Ok(Check { name: "evolution: shares sum to 1, rates 0 and 1, sizes 1 and up".into(), error, bound: 1e-5 })
+    Ok((error, 1e-5))
 }
 
 fn fitness_of(device: &Device, values: &Tensor, lengths: &[usize]) -> Result<Vec<f32>> {
@@ -132,20 +135,20 @@ fn fitness_of(device: &Device, values: &Tensor, lengths: &[usize]) -> Result<Vec
     Ok(tape.constant(values.clone()).gene_fitness(&sequences(device, lengths)?, options)?.value().to_vec())
 }
 
-fn fitness_sums_to_one(device: &Device) -> Result<Check> {
+fn fitness_sums_to_one(device: &Device) -> Result<Found> {
     let fitness = fitness_of(device, &values(device, LENGTHS.iter().sum(), 2 * GENES)?, &LENGTHS)?;
     let of_head = fitness.chunks(GENES).map(|head| (head.iter().map(|x| f64::from(*x)).sum::<f64>() - 1.0).abs());
-    Ok(Check { name: "gene fitness sums to 1".into(), error: of_head.fold(0.0, f64::max), bound: 1e-5 })
+    Ok((of_head.fold(0.0, f64::max), 1e-5))
 }
 
-fn equal_means_have_equal_fitness(device: &Device) -> Result<Check> {
+fn equal_means_have_equal_fitness(device: &Device) -> Result<Found> {
     let equal = as_activation(&Tensor::full(device, &[7, GENES], 0.5))?;
     let fitness = fitness_of(device, &equal, &[7])?;
     let error = fitness.iter().map(|x| f64::from((x - 1.0 / GENES as f32).abs())).fold(0.0, f64::max);
-    Ok(Check { name: "equal gene means give 1/d exactly".into(), error, bound: 0.0 })
+    Ok((error, 0.0))
 }
 
-fn a_text_is_the_same_alone_and_in_a_batch(device: &Device) -> Result<Check> {
+fn a_text_is_the_same_alone_and_in_a_batch(device: &Device) -> Result<Found> {
     let (lengths, columns) = ([5, 80, 33], 64);
     let all = values(device, lengths.iter().sum(), columns)?;
     let attend = |values: &Tensor, lengths: &[usize]| -> Result<Vec<f32>> {
@@ -158,10 +161,10 @@ fn a_text_is_the_same_alone_and_in_a_batch(device: &Device) -> Result<Check> {
     let mut alone = as_activation(&Tensor::zeros(device, &[80, columns]))?;
     device.kernels().copy_rows(&all, 5..85, &mut alone, 0);
     let error = distance(&attend(&alone, &[80])?, &together[5 * columns..85 * columns]);
-    Ok(Check { name: "attention of a text alone and in a batch".into(), error, bound: 0.0 })
+    Ok((error, 0.0))
 }
 
-fn a_large_population_comes_near_the_infinite_one(device: &Device) -> Result<Check> {
+fn a_large_population_comes_near_the_infinite_one(device: &Device) -> Result<Found> {
     let (lengths, columns) = ([40], GENES);
     let values = values(device, 40, columns)?;
     let means = |population| -> Result<Vec<f64>> {
@@ -175,5 +178,5 @@ fn a_large_population_comes_near_the_infinite_one(device: &Device) -> Result<Che
     let error = large.iter().zip(&infinite).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
     // The sampling noise of 4096 organisms over five generations: five times its deviation.
     let noise = 5.0 * (5.0_f64 / 4096.0).sqrt() * 0.25;
-    Ok(Check { name: "gene means of 4096 organisms are the infinite population's".into(), error, bound: noise })
+    Ok((error, noise))
 }

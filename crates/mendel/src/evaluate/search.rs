@@ -55,7 +55,7 @@ impl Search {
             let scores = scores.value().to_vec();
             scores.par_chunks(count).zip(best).for_each(|(scores, best)| offer(best, scores, first, ids, *depth));
         }
-        Ok(())
+        device.check()
     }
 
     /// The best of all passages that were added.

@@ -130,12 +130,12 @@ pub enum TrainError {
     /// An operation failed.
     #[error(transparent)]
     Engine(mendel_engine::Error),
-    /// A step does not fit into the GPU's memory.
+    /// A step or an evaluation does not fit into the GPU's memory.
     #[error("{0}; less is needed with --loss-micro-batch, a lower --max-seq-len or --precision bf16")]
     OutOfMemory(#[source] CudaError),
     /// An evaluation failed.
     #[error(transparent)]
-    Evaluation(#[from] EvaluationError),
+    Evaluation(EvaluationError),
     /// A checkpoint could not be read or written.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
@@ -155,6 +155,15 @@ impl From<mendel_engine::Error> for TrainError {
         match error {
             mendel_engine::Error::Cuda(error @ CudaError::OutOfMemory { .. }) => TrainError::OutOfMemory(error),
             error => TrainError::Engine(error),
+        }
+    }
+}
+
+impl From<EvaluationError> for TrainError {
+    fn from(error: EvaluationError) -> Self {
+        match error {
+            EvaluationError::Engine(error) => error.into(),
+            error => TrainError::Evaluation(error),
         }
     }
 }

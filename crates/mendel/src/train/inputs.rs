@@ -127,6 +127,8 @@ pub fn data_request(settings: &Settings) -> DataRequest<'_> {
 impl Inputs {
     /// Reads model, tokenizer and data, and tokenises.
     pub fn load(settings: &Settings, observer: &mut dyn Observer) -> Result<Self, TrainError> {
+        // First of all: a GPU that is not there is told at once, and one that is compiles its kernels meanwhile.
+        let device = settings.device()?;
         let (source, tokenizer, positions) = open_model(&settings.model, observer)?;
         let texts = TextEncoder::new(tokenizer, settings, positions);
         let cache = TokenCache { folder: settings.token_folder()?, encoder: texts };
@@ -152,7 +154,7 @@ impl Inputs {
         let texts = cache.encoder;
         let (fingerprint, max_seq_len) = (&fingerprints.training, texts.max_seq_len);
         info!(pairs = pairs.len(), fingerprint, max_seq_len, "the training pairs are at hand");
-        Ok(Inputs { source, texts, pairs, fingerprints, evaluator, device: settings.device()? })
+        Ok(Inputs { source, texts, pairs, fingerprints, evaluator, device })
     }
 
     /// Deals the training pairs out, in an order that the seed decides.

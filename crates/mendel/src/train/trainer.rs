@@ -188,7 +188,10 @@ impl Trainer {
             |id| gradients.of_parameter(id).is_some_and(|gradient| gradient.to_vec().iter().any(|&x| x != 0.0));
         let parameters = self.encoder.bert.parameters().iter();
         let mut cut = parameters.filter(|&(id, name, _)| !name.ends_with(WITHOUT_GRADIENT) && !reached(id));
-        match cut.next() {
+        let first = cut.next();
+        // A device that has failed has no gradients either, and why is more than that.
+        self.encoder.bert.device().check()?;
+        match first {
             None => Ok(()),
             Some((_, first, _)) => Err(TrainError::NoGradient { first: first.to_owned(), count: 1 + cut.count() }),
         }
