@@ -15,8 +15,11 @@ use crate::tensor::Tensor;
 /// How far a device is off, and how far it may be.
 type Found = (f64, f64);
 
+/// What is checked of a device.
+type Property = fn(&Device) -> Result<Found>;
+
 /// Every property by name.
-pub const ALL: &[(&str, fn(&Device) -> Result<Found>)] = &[
+pub const ALL: &[(&str, Property)] = &[
     ("AdamW with clipping, three updates", updates_are_the_cpus),
     ("evolution: share of ancestry unlike the CPU's", ancestry_is_drawn_as_on_the_cpu),
     ("evolution of the infinite population", the_infinite_population_is_the_cpus),
