@@ -92,7 +92,7 @@ fn info_names_the_gpu_and_what_auto_chooses() {
     assert_eq!([&info["device"], &info["precision"]], ["cuda", "bf16"]);
     assert_eq!([&info["gpu"]["name"], &info["gpu"]["compute_capability"]], ["Emulated GPU", "9.0"]);
     let shown = gpu.succeed(&["info"]);
-    assert!(shown.contains("Emulated GPU, compute capability 9.0, 4 GB"), "{shown}");
+    assert!(shown.contains("Emulated GPU, compute capability 9.0, 1 GB"), "{shown}");
 }
 
 #[test]
@@ -161,8 +161,8 @@ fn a_run_that_was_killed_and_resumed_ends_in_the_bits_of_one_that_was_not() {
 fn too_little_memory_is_an_error_of_one_line_that_says_what_lowers_it() {
     let Some(gpu) = Gpu::new() else { return };
     let line = run(&gpu, "train", "out", &["--max-steps", "2", "--quiet"]);
-    // Too little for the products' workspace, for a step, and for the evaluation before the first.
-    for megabytes in [20, 48, 60] {
+    // Too little for the workspace of products, and at several places in the first steps and evaluations.
+    for megabytes in [20, 34, 38, 42] {
         let mut program = gpu.program(&words(&line));
         let output = program.env("EMULATED_GPU_MEMORY", format!("{}", megabytes << 20)).output().unwrap();
         let numbers = format!("of {} are free on the GPU", megabytes << 20);

@@ -45,6 +45,8 @@ impl Gpu {
     pub fn program(&self, arguments: &[&str]) -> Command {
         let mut program = super::program();
         program.args(arguments).env("LD_LIBRARY_PATH", &self.libraries).env("XDG_CACHE_HOME", self.place.path("cache"));
+        // A small GPU: what it can do at most is then measured with small products.
+        program.env("EMULATED_GPU_MEMORY", format!("{}", 1_u64 << 30));
         program
     }
 

@@ -2,14 +2,19 @@
 
 use std::sync::Arc;
 
+use cudarc::driver::result::mem_get_info;
+
 use super::context::Context;
+use super::error::Calling;
 use super::products::{Epilogue, Operand, multiply};
 use super::slice::{Kind, Slice};
 use crate::cpu::limits::MemoryBandwidth;
 
-/// Rows and columns of the matrices, by how fast their products are.
+/// Rows and columns of the matrices at most, by how fast their products are.
 const SIDE: usize = 8192;
 const SIDE_F32: usize = 4096;
+/// The matrices take at most one part in so many of the memory that is free.
+const SHARE_OF_MEMORY: usize = 16;
 /// How often each thing is done; the fastest counts.
 const REPETITIONS: usize = 8;
 /// Bytes that are copied, more than caches hold.
@@ -31,7 +36,12 @@ fn fastest(context: &Arc<Context>, mut work: impl FnMut()) -> f64 {
 
 /// Operations per second of cuBLASLt with random operands: zeros would be faster than any training step's.
 pub fn matrix_peak(context: &Arc<Context>, kind: Kind) -> f64 {
-    let side = if kind == Kind::F32 { SIDE_F32 } else { SIDE };
+    context.enter();
+    let (free, _) = context.keep(mem_get_info().calling("cuMemGetInfo")).unwrap_or_default();
+    let mut side = if kind == Kind::F32 { SIDE_F32 } else { SIDE };
+    while 3 * side * side * kind.size() > free / SHARE_OF_MEMORY && side > 1 {
+        side /= 2;
+    }
     let [left, right, out] = [(); 3].map(|()| Slice::new(context, kind, side * side));
     let operand = |slice: &Slice| Operand { rows: side, ..slice.operand(side) };
     for (seed, slice) in [(1, &left), (2, &right)] {
