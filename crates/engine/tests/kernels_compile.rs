@@ -10,7 +10,7 @@ use mendel_engine::cuda::programs::{Program, compile};
 /// Bytes that a kernel may spill to memory. Those that take most of a step may not spill at all; in others a few
 /// registers that are read once cost nothing that can be measured, and less than a smaller tile.
 fn most_spilled(program: Program) -> u32 {
-    if matches!(program, Program::Attention | Program::LayerNorm) { 0 } else { 32 }
+    if matches!(program, Program::Attention | Program::LayerNorm) { 0 } else { 64 }
 }
 
 /// Bytes spilled by each kernel: what stands before ` bytes spill stores` in what the assembler says.
