@@ -113,8 +113,8 @@ fn a_causal_genetic_arm_is_told_to_use_the_fixed_point() {
 }
 
 #[test]
-fn a_gpu_is_said_to_be_missing_from_this_version() {
-    wrong_usage(&["compare", "--device", "cuda"], &["device = cuda", "not available in this version"]);
+fn a_device_that_this_version_lacks_is_told_by_name() {
+    wrong_usage(&["compare", "--device", "rocm"], &["device = rocm", "not available in this version"]);
 }
 
 #[test]

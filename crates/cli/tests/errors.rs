@@ -180,8 +180,8 @@ fn settings_that_are_not_possible_are_wrong_usage() {
     let place = Place::new();
     for (arguments, part) in [
         (["--mutation-rate", "2"].as_slice(), "mutation-rate = 2"),
-        (&["--device", "cuda"], "device = cuda"),
-        (&["--device", "cuda:1"], "device = cuda:1"),
+        (&["--device", "rocm"], "device = rocm"),
+        (&["--device", "cuda:x"], "device = cuda:x"),
         (&["--precision", "f16"], "precision = f16"),
         (&["--qk-norm=maybe"], "maybe"),
         (&["--n-kv-heads", "0"], "n-kv-heads = 0"),
