@@ -15,7 +15,7 @@ fn wrong_usage(arguments: &[&str], parts: &[&str]) {
 fn the_help_lists_every_command() {
     let output = mendel(&["--help"]);
     assert_eq!(output.status.code(), Some(0));
-    for command in ["compare", "train", "eval", "embed", "data", "bench", "info"] {
+    for command in ["compare", "train", "eval", "embed", "data", "bench", "selftest", "info"] {
         assert!(stdout(&output).contains(&format!("\n  {command} ")), "{command}");
     }
 }
