@@ -57,7 +57,7 @@ fn the_selftest_passes_in_bf16() {
 fn the_selftest_passes_in_f32() {
     let Some(gpu) = Gpu::new() else { return };
     let attention = ["attention, 4 heads over 2 of 32, causal true, dropout 0.2", "2 heads over 2 of 24, causal false"];
-    let others = ["norm", "linear", "matmul", "fixed point, 20 genes", "evolution", "AdamW", "InfoNCE"];
+    let others = ["norm", "linear", "matmul", "genetic attention, 20 genes", "evolution", "AdamW", "InfoNCE"];
     let training = ["training of 2 steps, standard, heads of 64", "training of 2 steps, genetic, evolved"];
     let table = selftest(&gpu, "f32", &[attention.as_slice(), &others, &training].concat());
     assert!(table.lines().count() > 35, "{table}");
@@ -211,7 +211,7 @@ fn the_library_that_is_missing_is_named() {
     fs::remove_file(some.join("libnvrtc.so")).unwrap();
     let output = gpu.program(&["info"]).env("LD_LIBRARY_PATH", &some).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    assert!(stdout(&output).contains("none: the GPU's compiler"), "{}", stdout(&output));
+    assert!(stdout(&output).contains("No GPU is used: the GPU's compiler"), "{}", stdout(&output));
 }
 
 /// A copy of the emulated GPU's libraries that compiles nothing: it has no cache of its own.

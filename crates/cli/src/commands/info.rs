@@ -48,10 +48,7 @@ pub fn run(arguments: &InfoArguments) -> anyhow::Result<Outcome> {
             table.row(["GPU", &format!("{}, compute capability {major}.{minor}, {memory:.0} GB", gpu.name)]);
             table.row(["driver", &format!("CUDA {}.{}", gpu.driver / 1000, gpu.driver % 1000 / 10)]);
         }
-        None => {
-            let why = Device::cuda(0, Precision::Bf16).err().map(|error| error.to_string()).unwrap_or_default();
-            table.row(["GPU", &format!("none: {why}")]);
-        }
+        None => table.row(["GPU", "none"]),
     }
     table.row(["threads", &threads.to_string()]);
     table.row(["CPU features", &features]);
@@ -59,6 +56,11 @@ pub fn run(arguments: &InfoArguments) -> anyhow::Result<Outcome> {
         table.row(["matrix peak", &format!("{gigaflops} GFLOP/s in {unit}")]);
     }
     print_result(&table.to_string())?;
+    if device.gpu().is_none()
+        && let Err(why) = Device::cuda(0, Precision::Bf16)
+    {
+        print_result(&format!("\nNo GPU is used: {why}\n"))?;
+    }
     Ok(Outcome::Done)
 }
 
