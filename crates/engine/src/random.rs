@@ -3,6 +3,8 @@
 //! Every draw has a name: what it is for, the step, layer, head, sequence and index. The same name gives the same
 //! number whatever the order of work, the number of threads, the device or the batch.
 
+use rayon::prelude::*;
+
 const MULTIPLIERS: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
 const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
 const ROUNDS: u32 = 10;
@@ -212,17 +214,23 @@ pub fn unit(bits: u32) -> f32 {
 
 /// Normal draws of the given standard deviation (Box–Muller), one per element of `out`.
 pub fn fill_normal(stream: &Stream, deviation: f32, out: &mut [f32]) {
-    for (index, quad) in out.chunks_mut(4).enumerate() {
-        let bits = stream.block(index as u32);
-        let mut normals = [0.0; 4];
-        for pair in 0..2 {
-            let radius = (-2.0 * (1.0 - f64::from(unit(bits[2 * pair]))).ln()).sqrt();
-            let (sin, cos) = (std::f64::consts::TAU * f64::from(unit(bits[2 * pair + 1]))).sin_cos();
-            normals[2 * pair] = (radius * cos) as f32 * deviation;
-            normals[2 * pair + 1] = (radius * sin) as f32 * deviation;
+    /// Numbers that a thread draws at once.
+    const PART: usize = 4096;
+    out.par_chunks_mut(PART).enumerate().for_each(|(part, out)| {
+        let mut bits = [0; PART];
+        stream.fill((part * PART / 4) as u32, &mut bits);
+        for (pair, bits) in out.chunks_mut(2).zip(bits.as_chunks().0) {
+            let normals: [f32; 2] = normal_pair(*bits);
+            pair.copy_from_slice(&normals.map(|normal| normal * deviation)[..pair.len()]);
         }
-        quad.copy_from_slice(&normals[..quad.len()]);
-    }
+    });
+}
+
+/// Two independent normal draws from two uniform ones.
+fn normal_pair([radius, angle]: [u32; 2]) -> [f32; 2] {
+    let radius = (-2.0 * (1.0 - f64::from(unit(radius))).ln()).sqrt();
+    let (sin, cos) = (std::f64::consts::TAU * f64::from(unit(angle))).sin_cos();
+    [(radius * cos) as f32, (radius * sin) as f32]
 }
 
 #[cfg(test)]

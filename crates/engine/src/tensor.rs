@@ -93,7 +93,10 @@ impl<T: Element> Array<T> {
             Storage::Cuda(slice, known) => {
                 let word = bytemuck::bytes_of(&value).try_into().map_or(0, u32::from_ne_bytes);
                 slice.context().fill(slice.address(), word, slice.len());
-                *known = Some(vec![value; slice.len()].into());
+                // Indices are checked on the host, numbers are not.
+                if T::KIND == Kind::U32 {
+                    *known = Some(vec![value; slice.len()].into());
+                }
             }
         }
         array
