@@ -46,7 +46,7 @@ def main():
         source, output = Path(folder, "texts.jsonl"), Path(folder, "vectors.npy")
         source.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
         command = [options.mendel, "embed", "--quiet", "--model", options.model, "--precision", options.precision]
-        command += ["--threads", str(options.threads), "--output", str(output), str(source)]
+        command += ["--device", "cpu", "--threads", str(options.threads), "--output", str(output), str(source)]
         for _ in range(options.rounds):
             started = time.perf_counter()
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=options.precision == "bf16"):
