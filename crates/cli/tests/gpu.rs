@@ -79,6 +79,16 @@ fn no_kernel_touches_what_is_beside_its_arrays_in_whatever_order_its_threads_run
 }
 
 #[test]
+fn training_waits_for_what_runs_aside_whichever_stream_is_ahead() {
+    let Some(gpu) = Gpu::new() else { return };
+    for ahead in ["1", "2"] {
+        let line = ["selftest", "--device", "cuda", "--precision", "bf16", "--steps", "2", "--only", "training of"];
+        let output = gpu.program(&line).env("EMULATED_GPU_DELAY", ahead).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{ahead}: {}{}", stdout(&output), stderr(&output));
+    }
+}
+
+#[test]
 fn a_selftest_of_no_check_is_refused() {
     let Some(gpu) = Gpu::new() else { return };
     let line = ["selftest", "--only", "atention", "--quiet"];

@@ -15,8 +15,8 @@ pub struct Sequences {
     ids: Ids,
     owners: Ids,
     tiles: Ids,
-    kept_begins: Ids,
-    kept_words: usize,
+    mask_begins: Ids,
+    mask_words: usize,
 }
 
 /// Queries, or keys, that a GPU's kernels of attention take at once.
@@ -44,12 +44,12 @@ impl Sequences {
         }
         let on_device = |numbers: &[u32]| Ids::known_from_slice(device, &[numbers.len()], numbers);
         let plan = device.gpu().map(|_| (owners(lengths), tiles(lengths))).unwrap_or_default();
-        let mut kept_words = 0;
-        let kept_begins: Vec<u32> = lengths
+        let mut mask_words = 0;
+        let mask_begins: Vec<u32> = lengths
             .iter()
             .map(|length| {
-                let begin = kept_words as u32;
-                kept_words += length * length.div_ceil(TILE) * TILE / 32;
+                let begin = mask_words as u32;
+                mask_words += length.div_ceil(TILE).pow(2) * TILE * TILE / 32;
                 begin
             })
             .collect();
@@ -58,8 +58,8 @@ impl Sequences {
             ids: on_device(ids)?,
             owners: on_device(&plan.0)?,
             tiles: on_device(&plan.1)?,
-            kept_begins: on_device(if device.gpu().is_some() { &kept_begins } else { &[] })?,
-            kept_words,
+            mask_begins: on_device(if device.gpu().is_some() { &mask_begins } else { &[] })?,
+            mask_words,
             bounds: cu_seqlens.into(),
         })
     }
@@ -112,15 +112,15 @@ impl Sequences {
 }
 
 impl Sequences {
-    /// `[S]` on a GPU, else empty: where each sequence's bits begin, of a head's, in 32-bit words. A query has a bit for
-    /// each key, filled up to whole tiles.
-    pub(crate) fn kept_begins(&self) -> &Ids {
-        &self.kept_begins
+    /// `[S]` on a GPU, else empty: where each sequence's dropout masks begin, of a head's, in 32-bit words. A pair of a
+    /// query and a key has a bit, and both are filled up to whole tiles.
+    pub(crate) fn mask_begins(&self) -> &Ids {
+        &self.mask_begins
     }
 
-    /// Words of a head's bits.
-    pub(crate) fn kept_words(&self) -> usize {
-        self.kept_words
+    /// Words of a head's masks.
+    pub(crate) fn mask_words(&self) -> usize {
+        self.mask_words
     }
 }
 

@@ -43,6 +43,7 @@ struct Event {
     const bool timed;
     bool recorded = false;
     std::atomic<int> pending{0};  // records that are queued
+    std::atomic<int> done{0};     // and those that are not any more
     Clock::time_point time = {};
 };
 struct Context {};
@@ -262,12 +263,16 @@ API int cuStreamQuery(void* stream) {
 
 API int cuStreamWaitEvent(void* stream, void* event, unsigned) {
     if (Result result = check_stream(stream)) return result;
-    return events.has(event) ? SUCCESS : INVALID_HANDLE;
+    if (!events.has(event)) return INVALID_HANDLE;
+    // The event may be recorded again meanwhile: what counts is what has been asked for by now.
+    auto awaited = static_cast<Event*>(event);
+    enqueue(stream, [] {}, [awaited, records = awaited->done + awaited->pending] { return awaited->done >= records; });
+    return SUCCESS;
 }
 
 API int cuLaunchHostFunc(void* stream, void (*function)(void*), void* data) {
     if (Result result = check_stream(stream)) return result;
-    enqueue([function, data] { function(data); });
+    enqueue(stream, [function, data] { function(data); });
     return SUCCESS;
 }
 
@@ -287,8 +292,9 @@ API int cuEventRecord(void* event, void* stream) {
     if (!events.has(event)) return INVALID_HANDLE;
     auto recorded = static_cast<Event*>(event);
     ++recorded->pending;
-    enqueue([recorded] {
+    enqueue(stream, [recorded] {
         --recorded->pending;
+        ++recorded->done;
         recorded->recorded = true;
         recorded->time = Clock::now();
     });

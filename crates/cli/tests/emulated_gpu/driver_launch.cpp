@@ -133,7 +133,7 @@ API int cuLaunchKernel(void* handle, unsigned grid_x, unsigned grid_y, unsigned 
         auto value = static_cast<const char*>(arguments[i]);
         values.emplace_back(value, value + function.kernel->sizes[i]);
     }
-    enqueue([launch, values = std::move(values)]() mutable {
+    enqueue(stream, [launch, values = std::move(values)]() mutable {
         std::vector<void*> pointers;
         for (std::vector<char>& value : values) pointers.push_back(value.data());
         launch.arguments = pointers.data();
@@ -146,4 +146,4 @@ API int cuLaunchKernel(void* handle, unsigned grid_x, unsigned grid_y, unsigned 
 
 API int emulated_on_device(const void* address, std::size_t bytes) { return on_device(address, bytes); }
 API void emulated_check_after(const char* what) { check_after(what); }
-API void emulated_enqueue(std::function<void()> work) { enqueue(std::move(work)); }
+API void emulated_enqueue(const void* stream, std::function<void()> work) { enqueue(stream, std::move(work)); }

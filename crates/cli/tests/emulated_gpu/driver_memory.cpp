@@ -25,9 +25,9 @@ Result copy(void* to, const void* from, std::size_t bytes, bool to_device, bool 
     } else if (!from_device && !pinned(from)) {
         // Pageable memory has been read when the call returns.
         std::vector<char> staged(static_cast<const char*>(from), static_cast<const char*>(from) + bytes);
-        enqueue([to, staged = std::move(staged)] { std::memcpy(to, staged.data(), staged.size()); });
+        enqueue(stream, [to, staged = std::move(staged)] { std::memcpy(to, staged.data(), staged.size()); });
     } else {
-        enqueue([to, from, bytes] { std::memmove(to, from, bytes); });
+        enqueue(stream, [to, from, bytes] { std::memmove(to, from, bytes); });
         // Pageable memory has been written when the call returns.
         if (!to_device && !pinned(to)) drain();
     }
@@ -40,7 +40,7 @@ Result set(std::uint64_t to, T value, std::size_t count, const void* stream) {
     if (count == 0) return SUCCESS;
     void* address = reinterpret_cast<void*>(to);
     if (to % sizeof(T) != 0 || !on_device(address, count * sizeof(T))) return INVALID_VALUE;
-    enqueue([values = static_cast<T*>(address), value, count] { std::fill(values, values + count, value); });
+    enqueue(stream, [values = static_cast<T*>(address), value, count] { std::fill(values, values + count, value); });
     return SUCCESS;
 }
 

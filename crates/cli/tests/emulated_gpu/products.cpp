@@ -15,7 +15,7 @@
 // Of the emulated driver.
 extern "C" int emulated_on_device(const void* address, std::size_t bytes);
 extern "C" void emulated_check_after(const char* what);
-extern "C" void emulated_enqueue(std::function<void()> work);
+extern "C" void emulated_enqueue(const void* stream, std::function<void()> work);
 
 namespace {
 
@@ -298,7 +298,7 @@ API int cublasLtMatmulAlgoGetHeuristic(void* handle, const Description* what, co
 API int cublasLtMatmul(void* handle, const Description* what, const float* alpha, const void* a, const Layout* a_layout,
                        const void* b, const Layout* b_layout, const float* beta, const void* c, const Layout* c_layout,
                        void* d, const Layout* d_layout, const Algorithm* algorithm, void* workspace,
-                       std::size_t workspace_bytes, void*) {
+                       std::size_t workspace_bytes, void* stream) {
     if (!handle) return NOT_INITIALIZED;
     if (!what || !alpha || !beta || !a || !b || !d || !a_layout || !b_layout || !c_layout || !d_layout)
         return INVALID_VALUE;
@@ -347,7 +347,7 @@ API int cublasLtMatmul(void* handle, const Description* what, const float* alpha
                        (length + (p.batches - 1) * p.bias_step) * emulated::bytes_of(p.bias_type));
     }
     std::size_t workspace_used = algorithm ? algorithm->workspace : 0;
-    emulated_enqueue([p, workspace, workspace_used, what = *what] {
+    emulated_enqueue(stream, [p, workspace, workspace_used, what = *what] {
         if (workspace_used) std::memset(workspace, 0xFF, workspace_used);
         if (what.epilogue == EPILOGUE_BGRADA || what.epilogue == EPILOGUE_BGRADB) sum_over_k(what, p, p.bias_type);
         emulated::multiply(p);

@@ -1,10 +1,11 @@
 #include "queue.h"
 
+#include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <deque>
 #include <mutex>
 #include <utility>
+#include <vector>
 
 namespace emulated {
 namespace {
@@ -12,9 +13,20 @@ namespace {
 // More than this does not wait.
 constexpr std::size_t LONGEST = 10000;
 
+struct Item {
+    std::function<void()> work;
+    std::function<bool()> ready;
+};
+
+struct Stream {
+    const void* name;
+    std::deque<Item> items;
+};
+
 struct Queue {
     std::mutex mutex;
-    std::deque<std::function<void()>> work;
+    // In the order in which they got their first work.
+    std::vector<Stream> streams;
 };
 
 Queue& queue() {
@@ -22,21 +34,42 @@ Queue& queue() {
     return *one;
 }
 
-}  // namespace
-
-bool delaying() {
-    static const bool on = [] {
-        const char* value = std::getenv("EMULATED_GPU_DELAY");
-        return value && !std::strcmp(value, "1");
+// 1: the stream that was first goes as far as it can; 2: the one that was last.
+int delay() {
+    static const int value = [] {
+        const char* text = std::getenv("EMULATED_GPU_DELAY");
+        return text ? std::atoi(text) : 0;
     }();
-    return on;
+    return value;
 }
 
-void enqueue(std::function<void()> work) {
+Stream& stream_of(const void* name) {
+    for (Stream& stream : queue().streams)
+        if (stream.name == name) return stream;
+    queue().streams.push_back({name, {}});
+    return queue().streams.back();
+}
+
+// The stream whose turn it is, or none.
+Stream* next() {
+    std::vector<Stream>& streams = queue().streams;
+    for (std::size_t i = 0; i < streams.size(); ++i) {
+        Stream& stream = streams[delay() == 2 ? streams.size() - 1 - i : i];
+        if (!stream.items.empty() && (!stream.items.front().ready || stream.items.front().ready())) return &stream;
+    }
+    return nullptr;
+}
+
+}  // namespace
+
+bool delaying() { return delay() != 0; }
+
+void enqueue(const void* stream, std::function<void()> work, std::function<bool()> ready) {
     if (!delaying()) return work();
     std::unique_lock<std::mutex> lock(queue().mutex);
-    queue().work.push_back(std::move(work));
-    bool full = queue().work.size() > LONGEST;
+    std::deque<Item>& items = stream_of(stream).items;
+    items.push_back({std::move(work), std::move(ready)});
+    bool full = items.size() > LONGEST;
     lock.unlock();
     if (full) drain();
 }
@@ -44,10 +77,17 @@ void enqueue(std::function<void()> work) {
 bool drain() {
     // Held meanwhile: two threads that wait must not change the order.
     std::lock_guard<std::mutex> lock(queue().mutex);
-    bool some = !queue().work.empty();
-    while (!queue().work.empty()) {
-        queue().work.front()();
-        queue().work.pop_front();
+    bool some = false;
+    while (Stream* stream = next()) {
+        Item item = std::move(stream->items.front());
+        stream->items.pop_front();
+        item.work();
+        some = true;
+    }
+    for (const Stream& stream : queue().streams) {
+        if (stream.items.empty()) continue;
+        std::fprintf(stderr, "emulated GPU: a stream waits for an event that nobody records\n");
+        std::abort();
     }
     return some;
 }

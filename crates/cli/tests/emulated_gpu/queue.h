@@ -1,5 +1,5 @@
-// Work of streams: done at once, or, with EMULATED_GPU_DELAY=1, as late as the interface allows, which shows host
-// memory that is changed or read too early.
+// Work of streams: done at once, or, with EMULATED_GPU_DELAY, as late as the interface allows, which shows memory that is
+// changed or read too early.
 #pragma once
 #include <functional>
 
@@ -7,8 +7,8 @@ namespace emulated {
 
 bool delaying();
 
-// All streams share a queue: work is done in the order in which it was given.
-void enqueue(std::function<void()> work);
+// Behind what the stream has already, and no sooner than `ready` says so.
+void enqueue(const void* stream, std::function<void()> work, std::function<bool()> ready = nullptr);
 // Does all that is queued; false if there was nothing.
 bool drain();
 

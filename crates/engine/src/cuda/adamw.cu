@@ -39,7 +39,8 @@ __device__ __forceinline__ void update(Update u, float g, float& p, float& m, fl
     p = p * u.keep - u.size * m / (sqrtf(v) * u.deviation + u.epsilon);
 }
 
-// Rows of the table: first part, length, gradient, parameter, first and second moment, bits of the decay factor.
+// Rows of the table: first part, length, gradient, first and second moment, bits of the decay factor, the place of a
+// rounded copy or 0, parameter.
 extern "C" __global__ void __launch_bounds__(THREADS) adamw(
     const u64* numbers, int count, float beta1, float beta2, float size, float deviation, float epsilon, float max_norm,
     const float* norm, const float* loss) {
@@ -48,13 +49,15 @@ extern "C" __global__ void __launch_bounds__(THREADS) adamw(
     const int tensor = tensor_of(table, blockIdx.x);
     const size_t begin = (blockIdx.x - entry(table, 0, tensor)) * PART, length = entry(table, 1, tensor);
     const float* gradient = reinterpret_cast<const float*>(entry(table, 2, tensor));
-    float* parameter = reinterpret_cast<float*>(entry(table, 3, tensor));
-    float* first = reinterpret_cast<float*>(entry(table, 4, tensor));
-    float* second = reinterpret_cast<float*>(entry(table, 5, tensor));
-    const float keep = __uint_as_float(u32(entry(table, 6, tensor)));
+    float* first = reinterpret_cast<float*>(entry(table, 3, tensor));
+    float* second = reinterpret_cast<float*>(entry(table, 4, tensor));
+    const float keep = __uint_as_float(u32(entry(table, 5, tensor)));
+    bf16* rounded = reinterpret_cast<bf16*>(entry(table, 6, tensor));
+    float* parameter = reinterpret_cast<float*>(entry(table, 7, tensor));
     const float scale = fminf(1.0f, max_norm / (*norm + 1e-6f));
     const Update u = {beta1, beta2, size, deviation, epsilon, scale, keep};
-    const bool wide = length % 4 == 0;
+    // A copy follows others, whose lengths need not be multiples of four.
+    const bool wide = length % 4 == 0 && reinterpret_cast<size_t>(rounded) % 8 == 0;
     for (size_t i = begin + 4 * threadIdx.x; i < min(begin + PART, length); i += 4 * THREADS) {
         if (wide) {
             float g[4], p[4], m[4], v[4];
@@ -62,8 +65,12 @@ extern "C" __global__ void __launch_bounds__(THREADS) adamw(
 #pragma unroll
             for (int j = 0; j < 4; j++) update(u, g[j], p[j], m[j], v[j]);
             store4(parameter + i, p), store4(first + i, m), store4(second + i, v);
+            if (rounded) store4(rounded + i, p);
         } else {
-            for (size_t j = i; j < min(i + 4, length); j++) update(u, gradient[j], parameter[j], first[j], second[j]);
+            for (size_t j = i; j < min(i + 4, length); j++) {
+                update(u, gradient[j], parameter[j], first[j], second[j]);
+                if (rounded) rounded[j] = to_bf16(parameter[j]);
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::context::{Context, Grid, arguments};
 use super::programs::Program::AdamW as Kernels;
+use super::weights::Weights;
 use crate::kernels::{AdamWUpdate, Updated};
 use crate::optim::AdamW;
 use crate::tensor::{Ids, Tensor};
@@ -26,18 +27,28 @@ fn table(lens: &[usize], rows: &[Vec<u64>], device: &crate::Device) -> (Ids, usi
     (Ids::from_slice(device, &[words.len()], words).unwrap_or_else(|_| unreachable!("the shape is its own")), parts)
 }
 
-pub fn adamw(context: &Context, options: &AdamW, update: AdamWUpdate<'_>, tensors: Vec<Updated<'_>>) {
+pub fn adamw(
+    context: &Context,
+    weights: &Weights,
+    options: &AdamW,
+    update: AdamWUpdate<'_>,
+    tensors: Vec<Updated<'_>>,
+) {
     let Some(device) = tensors.first().map(|tensor| tensor.parameter.device().clone()) else { return };
     let lens: Vec<usize> = tensors.iter().map(|tensor| tensor.parameter.len()).collect();
     let gradients: Vec<Tensor> = tensors.iter().map(|tensor| tensor.gradient.contiguous()).collect();
     let mut rows = vec![Vec::new(); 5];
+    let mut parameters = Vec::new();
     for (tensor, gradient) in tensors.into_iter().zip(&gradients) {
         let Updated { parameter, moments: [first, second], weight_decay, .. } = tensor;
         let keep = (1.0 - update.learning_rate * weight_decay) as f32;
-        let [parameter, first, second] = [parameter, first, second].map(|x| x.slice_mut().address());
-        let numbers = [gradient.slice().address(), parameter, first, second, u64::from(keep.to_bits())];
+        let [first, second] = [first, second].map(|x| x.slice_mut().address());
+        let numbers = [gradient.slice().address(), first, second, u64::from(keep.to_bits())];
         rows.iter_mut().zip(numbers).for_each(|(row, number)| row.push(number));
+        parameters.push(parameter);
     }
+    rows[4] = weights.renewed(&mut parameters);
+    rows.push(parameters.iter().map(|parameter| parameter.slice().address()).collect());
     let (table, parts) = table(&lens, &rows, &device);
     let step = update.step as f64;
     let size = (update.learning_rate / (1.0 - options.beta1.powf(step))) as f32;

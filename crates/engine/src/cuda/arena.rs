@@ -1,7 +1,8 @@
 //! Device memory: a reusing arena, as `pool.rs` is for the host.
 //!
 //! All work of a device goes through one stream, in order. So memory may be handed out again as soon as the host has
-//! dropped it: whoever gets it next is behind whoever had it.
+//! dropped it: whoever gets it next is behind whoever had it. What runs aside holds its memory until the main stream
+//! waits for it.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -112,6 +113,8 @@ pub struct Block {
     address: CUdeviceptr,
     size: usize,
     stamp: AtomicU64,
+    /// The job aside that writes it, until the main stream waits for that; 0 is none.
+    aside: AtomicU64,
 }
 
 /// The next number for contents.
@@ -130,12 +133,21 @@ impl Block {
             context.fail(error);
             (0, 0)
         });
-        Block { context: context.clone(), address, size, stamp: AtomicU64::new(next_stamp()) }
+        Block { context: context.clone(), address, size, stamp: AtomicU64::new(next_stamp()), aside: AtomicU64::new(0) }
     }
 
-    /// The first byte.
+    /// The first byte. Whatever runs aside and writes here is waited for.
     pub fn address(&self) -> CUdeviceptr {
+        let job = self.aside.swap(0, Ordering::Relaxed);
+        if job > 0 {
+            self.context.keep(self.context.aside().wait(self.context.stream(), job));
+        }
         self.address
+    }
+
+    /// Tells that the job aside of that number writes it.
+    pub fn written_aside(&self, job: u64) {
+        self.aside.store(job, Ordering::Relaxed);
     }
 
     /// What it holds, by a number that no other contents have had.

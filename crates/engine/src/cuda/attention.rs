@@ -67,13 +67,18 @@ impl<'a> Call<'a> {
         modulation.is_none_or(|modulation| modulation.fitness.rows() == self.sequences.len())
     }
 
+    /// Of the forward pass on tensor cores.
+    fn program(&self) -> Program {
+        if self.head_dim == 32 { Program::Attention32 } else { Program::Attention64 }
+    }
+
     fn begins_and_ids(&self) -> [u64; 2] {
         [self.sequences.cu_seqlens(), self.sequences.ids()].map(|ids| ids.slice().address())
     }
 
     /// A block for every tile of every head.
     fn by_tile(&self, heads: usize) -> Grid {
-        Grid { blocks: [self.sequences.tiles().len() / 2, heads, 1], threads: THREADS, shared: 0 }
+        Grid::line(self.sequences.tiles().len() / 2 * heads, THREADS)
     }
 
     /// A warp for every row of every head.
@@ -106,18 +111,18 @@ pub fn forward(
     let ([begins, ids], causal) = (call.begins_and_ids(), call.causal);
     if call.on_tensor_cores(&[qkv[0], qkv[1], qkv[2], out]) && call.modulates(modulation) {
         if options.dropout.is_some() {
-            saved.kept = Some(Ids::empty(out.device(), &[options.n_heads * sequences.kept_words()]));
+            saved.kept = Some(Ids::empty(out.device(), &[options.n_heads * sequences.mask_words()]));
         }
         let (bits, bit_begins, bit_words) = call.kept(&saved);
         let (fitness, fitness_columns, scale) = fitness_of(modulation);
         let ((to, to_stride), tiles) = (heads(out), sequences.tiles().slice().address());
+        let n_heads = options.n_heads as i32;
         #[rustfmt::skip]
         let arguments = arguments![
-            q, q_stride, k, k_stride, v, v_stride, tiles, begins, ids, group, causal, *s0, *s1, *s2, *s3, *threshold, *kept,
-            bits, bit_begins, bit_words, fitness, fitness_columns, scale, to, to_stride, lse
+            q, q_stride, k, k_stride, v, v_stride, tiles, begins, ids, n_heads, group, causal, *s0, *s1, *s2, *s3, *threshold,
+            *kept, bits, bit_begins, bit_words, fitness, fitness_columns, scale, to, to_stride, lse
         ];
-        let kernel = format!("attention_{}", call.head_dim);
-        context.launch(Program::Attention, &kernel, call.by_tile(options.n_heads), arguments);
+        context.launch(call.program(), "attention", call.by_tile(options.n_heads), arguments);
         return saved;
     }
     let (owners, tokens) = (sequences.owners().slice().address(), sequences.tokens() as i32);
@@ -174,7 +179,7 @@ impl Call<'_> {
     /// The bits of what dropout has left, where each sequence's begin, and how many words a head has.
     fn kept(&self, saved: &AttentionSaved) -> (u64, u64, i32) {
         let bits = saved.kept.as_ref().map_or(0, |kept| kept.slice().address());
-        (bits, self.sequences.kept_begins().slice().address(), self.sequences.kept_words() as i32)
+        (bits, self.sequences.mask_begins().slice().address(), self.sequences.mask_words() as i32)
     }
 
     fn on_tiles(
@@ -186,7 +191,8 @@ impl Call<'_> {
         outputs: [&Tensor; 3],
         dfitness: Option<&mut Tensor>,
     ) {
-        let Call { context, sequences, options, head_dim: d, group, causal, .. } = *self;
+        let Call { context, sequences, options, group, causal, .. } = *self;
+        let program = if self.head_dim == 32 { Program::AttentionGradient32 } else { Program::AttentionGradient64 };
         let (kept, lse) = (self.dropout.kept, saved.lse.slice().address());
         let (bits, bit_begins, bit_words) = self.kept(saved);
         let [(q, q_stride), (k, k_stride), (v, v_stride)] = qkv.map(heads);
@@ -206,27 +212,27 @@ impl Call<'_> {
         let shares = ancestry.as_ref().map_or(0, |ancestry| ancestry.slice().address());
         let (out, (gradient, gradient_stride)) = (out.contiguous(), heads(dout));
         let (from, columns) = (out.slice().address(), out.columns() as i32);
-        let by_sequence = Grid { blocks: [sequences.len(), options.n_kv_heads, 1], threads: THREADS, shared: 0 };
+        let by_sequence = Grid::line(sequences.len() * options.n_kv_heads, THREADS);
+        let (n_heads, n_kv_heads) = (options.n_heads as i32, options.n_kv_heads as i32);
         #[rustfmt::skip]
         let arguments = arguments![
-            from, gradient, begins, group, fitness, fitness_columns, inverse, dmeans, along, dfitness, columns
+            from, gradient, begins, n_kv_heads, group, fitness, fitness_columns, inverse, dmeans, along, dfitness, columns
         ];
-        context.launch(Program::Attention, &format!("along_output_{d}"), by_sequence, arguments);
+        context.launch(program, "along_output", by_sequence, arguments);
         #[rustfmt::skip]
         let arguments = arguments![
             q, q_stride, k, k_stride, v, v_stride, gradient, gradient_stride, lse, along, bits, bit_begins, bit_words,
-            tiles, begins, ids, group, causal, kept, fitness, fitness_columns, scale, dq, dq_stride
+            tiles, begins, ids, n_heads, group, causal, kept, fitness, fitness_columns, scale, dq, dq_stride
         ];
-        let kernel = format!("attention_gradient_in_queries_{d}");
-        context.launch(Program::Attention, &kernel, self.by_tile(options.n_heads), arguments);
+        context.launch(program, "attention_gradient_in_queries", self.by_tile(options.n_heads), arguments);
         #[rustfmt::skip]
         let arguments = arguments![
             q, q_stride, k, k_stride, v, v_stride, gradient, gradient_stride, lse, along, bits, bit_begins, bit_words,
-            tiles, begins, ids, group, causal, kept, fitness, fitness_columns, scale, dmeans, shares, dk, dk_stride, dv,
+            tiles, begins, ids, n_heads, group, causal, kept, fitness, fitness_columns, scale, dmeans, shares, dk, dk_stride, dv,
             dv_stride
         ];
-        let kernel = format!("attention_gradient_in_keys_{d}_{}", suffix(kind));
-        context.launch(Program::Attention, &kernel, self.by_tile(options.n_kv_heads), arguments);
+        let kernel = format!("attention_gradient_in_keys_{}", suffix(kind));
+        context.launch(program, &kernel, self.by_tile(options.n_kv_heads), arguments);
     }
 
     fn on_rows(&self, qkv: [&Tensor; 3], saved: &AttentionSaved, dout: &Tensor, outputs: [&Tensor; 3]) {

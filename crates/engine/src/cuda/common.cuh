@@ -50,6 +50,14 @@ __device__ __forceinline__ int warp_of() {
     return threadIdx.x / WARP;
 }
 
+// What a block of a line of blocks takes: a row (a sequence, or a tile of one) and a head. Heads come first, so that
+// neighbouring blocks read neighbouring columns of the same rows.
+struct RowAndHead {
+    int row, head;
+
+    __device__ __forceinline__ explicit RowAndHead(int heads) : row(blockIdx.x / heads), head(blockIdx.x % heads) {}
+};
+
 // Sums over a warp, in a fixed order; every lane has the result.
 __device__ __forceinline__ float warp_sum(float x) {
     for (int step = WARP / 2; step > 0; step /= 2) x += __shfl_xor_sync(ALL_LANES, x, step);

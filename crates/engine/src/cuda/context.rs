@@ -1,4 +1,4 @@
-//! A GPU: its context, its stream, and what is asked of it. Work is asynchronous: a call returns when the work is in
+//! A GPU: its context, its streams, and what is asked of it. Work is asynchronous: a call returns when the work is in
 //! the stream, and what fails is kept and told by [`Context::check`], as CUDA itself does.
 
 use std::cell::Cell;
@@ -9,6 +9,7 @@ use cudarc::driver::result;
 use cudarc::driver::sys::{self, CUcontext, CUdevice, CUdevice_attribute, CUdeviceptr, CUstream};
 
 use super::arena::Arena;
+use super::aside::Aside;
 use super::error::{Calling, CudaError, CudaResult};
 use super::libraries;
 use super::products::Products;
@@ -30,12 +31,13 @@ pub struct GpuInfo {
     pub driver: i32,
 }
 
-/// A GPU with its stream, its memory and its kernels.
+/// A GPU with its streams, its memory and its kernels.
 #[derive(Debug)]
 pub struct Context {
     device: CUdevice,
     context: CUcontext,
     stream: CUstream,
+    aside: Aside,
     info: GpuInfo,
     arena: Arena,
     staging: Staging,
@@ -110,6 +112,9 @@ macro_rules! arguments {
 }
 pub(super) use arguments;
 
+/// Of the main stream; the driver takes the nearest that it has.
+const HIGHEST_PRIORITY: i32 = -5;
+
 impl Context {
     /// The GPU of that number, counted from 0.
     pub fn open(number: usize) -> CudaResult<Arc<Self>> {
@@ -131,10 +136,12 @@ impl Context {
         // SAFETY: the context was just made.
         unsafe { result::ctx::set_current(context) }.calling("cuCtxSetCurrent")?;
         CURRENT.set(context);
-        let stream = result::stream::create(result::stream::StreamKind::NonBlocking).calling("cuStreamCreate")?;
+        let stream = result::stream::create_with_priority(result::stream::StreamKind::NonBlocking, HIGHEST_PRIORITY)
+            .calling("cuStreamCreateWithPriority")?;
+        let aside = Aside::new()?;
         let (arena, staging) = (Arena::default(), Staging::default());
         let (products, failure) = (Products::new()?, Mutex::default());
-        Ok(Arc::new(Context { device, context, stream, info, arena, staging, programs, products, failure }))
+        Ok(Arc::new(Context { device, context, stream, aside, info, arena, staging, programs, products, failure }))
     }
 
     /// What the GPU is.
@@ -153,6 +160,10 @@ impl Context {
 
     pub(super) fn stream(&self) -> CUstream {
         self.stream
+    }
+
+    pub(super) fn aside(&self) -> &Aside {
+        &self.aside
     }
 
     /// Makes the context current in this thread.
@@ -185,6 +196,7 @@ impl Context {
     /// Waits for all work, and tells what has failed since the last call. After a lack of memory the device goes on.
     pub fn check(&self) -> CudaResult<()> {
         self.enter();
+        self.keep(self.aside.wait_for_all(self.stream));
         // SAFETY: the stream lives as long as `self`.
         self.keep(unsafe { result::stream::synchronize(self.stream) }.calling("cuStreamSynchronize"));
         match self.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
@@ -280,9 +292,10 @@ impl Context {
         self.keep(filled.calling("cuMemsetD32Async"));
     }
 
-    /// A mark in the stream, for [`Mark::seconds_since`].
+    /// A mark in the stream behind all work so far, for [`Mark::seconds_since`].
     pub fn mark(self: &Arc<Self>) -> Option<Mark> {
         self.enter();
+        self.keep(self.aside.wait_for_all(self.stream));
         let event = self.keep(result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT).calling("cuEventCreate"))?;
         // SAFETY: both handles are alive.
         self.keep(unsafe { result::event::record(event, self.stream) }.calling("cuEventRecord"))?;
@@ -297,6 +310,7 @@ impl Drop for Context {
         // SAFETY: nothing uses the handles after this; blocks hold the context, so none is left.
         unsafe {
             let _ = result::stream::synchronize(self.stream);
+            self.aside.release();
             self.arena.trim();
             self.staging.release();
             self.products.release();

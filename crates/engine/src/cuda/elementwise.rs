@@ -10,6 +10,8 @@ use crate::kernels::{Binary, Unary};
 use crate::tensor::Tensor;
 
 pub const THREADS: usize = 256;
+/// Threads of a block that sums rows, at most.
+const SUMMING: usize = 1024;
 /// Blocks of a launch whose threads go on to further elements: enough to fill any GPU.
 const MOST_BLOCKS: usize = 4096;
 /// Rows that one block sums.
@@ -194,7 +196,9 @@ struct Summed {
 
 fn sums_of_parts(context: &Context, x: Summed, parts: usize, out: u64) {
     let Summed { address, kind, rows, columns, stride } = x;
-    let grid = Grid { blocks: [columns.div_ceil(32), parts, 1], threads: THREADS, shared: 0 };
+    // A warp for every four rows of a part: they are all under way at once.
+    let warps = rows.div_ceil(4 * parts).clamp(1, SUMMING / 32);
+    let grid = Grid { blocks: [columns.div_ceil(32), parts, 1], threads: 32 * warps, shared: 0 };
     let arguments = arguments![address, out, rows as i32, columns as i32, stride as i32];
     context.launch(Elementwise, &format!("sum_rows_{}", suffix(kind)), grid, arguments);
 }

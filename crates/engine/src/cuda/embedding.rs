@@ -1,7 +1,7 @@
 //! Sums of table rows, the gradient of a table, and dropout alone, which follows the embeddings.
 
 use super::context::{Context, Grid, arguments};
-use super::elementwise::as_kind;
+use super::elementwise::{accumulate, as_kind};
 use super::programs::Program::Embedding;
 use super::{DropoutWords, suffix};
 use crate::random::Site;
@@ -9,7 +9,7 @@ use crate::sequences::Sequences;
 use crate::tensor::{Ids, Tensor};
 
 const THREADS: usize = 128;
-/// Tokens whose gradients one block sums.
+/// The fewest tokens of an id that are cut into chunks.
 const CHUNK: usize = 32;
 /// Tables that a kernel sums at once.
 const TABLES: usize = 3;
@@ -22,13 +22,13 @@ pub fn forward(context: &Context, parts: &[(&Ids, &Tensor)], out: &mut Tensor) {
             pair.copy_from_slice(&[ids.slice().address(), table.slice().address()]);
         }
         let [ids0, table0, ids1, table1, ids2, table2] = addresses;
-        let mut sum = out.empty_like();
-        let to = if index == 0 { out.slice_mut() } else { sum.slice_mut() };
+        let mut more = (index > 0).then(|| out.empty_like());
+        let to = more.as_mut().unwrap_or(out).slice_mut();
         let arguments = arguments![ids0, table0, ids1, table1, ids2, table2, to.address(), columns as i32];
         let kernel = format!("embedding_sum_{}", suffix(to.kind()));
         context.launch(Embedding, &kernel, Grid::line(parts[0].0.len(), THREADS), arguments);
-        if index > 0 {
-            super::elementwise::accumulate(context, &sum, out);
+        if let Some(more) = more {
+            accumulate(context, &more, out);
         }
     }
 }
@@ -48,6 +48,11 @@ struct Plan {
     row_bounds: Vec<u32>,
 }
 
+/// Tokens whose gradients one block sums, of an id with so many: a block then sums about as many partial sums.
+fn chunk(tokens: usize) -> usize {
+    CHUNK.max(tokens.isqrt())
+}
+
 impl Plan {
     fn new(ids: &[u32], table_rows: usize) -> Self {
         // By counting: the order within an id is the tokens'.
@@ -63,9 +68,10 @@ impl Plan {
         }
         for row in 0..table_rows {
             let (begin, end) = (begins[row] as usize, begins[row + 1] as usize);
-            let several = end - begin > CHUNK;
-            for first in (begin..end).step_by(CHUNK) {
-                plan.bounds.push(end.min(first + CHUNK) as u32);
+            let chunk = chunk(end - begin);
+            let several = end - begin > chunk;
+            for first in (begin..end).step_by(chunk) {
+                plan.bounds.push(end.min(first + chunk) as u32);
                 plan.targets.push(if several { plan.partial | 1 << 31 } else { row as u32 });
                 plan.partial += u32::from(several);
             }
@@ -152,7 +158,8 @@ mod tests {
         };
         for (chunk, &target) in plan.targets.iter().enumerate() {
             let tokens = &plan.order[plan.bounds[chunk] as usize..plan.bounds[chunk + 1] as usize];
-            assert!(!tokens.is_empty() && tokens.len() <= CHUNK);
+            let of_row = ids.iter().filter(|&&id| id == row_of(target)).count();
+            assert!(!tokens.is_empty() && tokens.len() <= chunk(of_row));
             rows[row_of(target) as usize].extend_from_slice(tokens);
         }
         for (row, tokens) in (0..).zip(rows) {

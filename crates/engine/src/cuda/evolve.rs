@@ -2,8 +2,8 @@
 
 use super::context::{Context, Grid, arguments};
 use super::elementwise::as_kind;
-use super::programs::Program::Evolve as Kernels;
-use super::slice::Kind;
+use super::programs::Program;
+use super::slice::{Kind, Slice};
 use super::suffix;
 use crate::ops::evolve::{Evolve, Population};
 use crate::random::{Purpose, Site};
@@ -24,16 +24,16 @@ pub fn evolve(context: &Context, values: &Tensor, sequences: &Sequences, options
     }
 }
 
-/// Organisms of the default population, which is one warp's, and such populations of a block.
+/// Organisms of the default population.
 const ORGANISMS: usize = 32;
-const POPULATIONS: usize = 2;
 
-/// A population of the default size and a common number of genes: words of shared memory that a warp needs for its two
-/// generations, and for the tokens' counts in place of one; `None` where they do not fit.
-fn words_of_warp(options: &Evolve, size: usize, longest: usize) -> Option<usize> {
+/// A population of the default size and a common number of genes: words of shared memory for its two generations, and for
+/// the tokens' counts in place of one; `None` where they do not fit.
+fn words_of_few(options: &Evolve, size: usize, longest: usize, values: &Slice) -> Option<usize> {
     let d = options.head_dim;
     let words = ORGANISMS * d + (ORGANISMS * d).max(longest * d / 4);
-    (size == ORGANISMS && matches!(d, 32 | 64) && 4 * words * POPULATIONS <= MOST_SHARED && longest <= 0xFFFF)
+    let four_at_once = values.address().is_multiple_of(4 * values.kind().size() as u64);
+    (size == ORGANISMS && matches!(d, 32 | 64) && 4 * words <= MOST_SHARED && longest <= 0xFFFF && four_at_once)
         .then_some(words)
 }
 
@@ -55,15 +55,15 @@ fn sampled(
     let (stride, out) = (slice.stride(values.columns()) as i32, ancestry.slice_mut().address());
     let Evolve { num_generations, mutation_rate, crossover_rate, selection_pressure, .. } = *options;
     let (generations, [s0, s1, s2, s3]) = (num_generations as i32, site.words());
-    if let Some(words) = words_of_warp(options, size, longest) {
-        let blocks = (count * heads).div_ceil(POPULATIONS);
-        let grid = Grid { shared: 4 * words * POPULATIONS, ..Grid::line(blocks, 32 * POPULATIONS) };
+    if let Some(words) = words_of_few(options, size, longest, slice).filter(|_| stride % 4 == 0) {
         #[rustfmt::skip]
         let arguments = arguments![
-            slice.address(), stride, begins, ids, count as i32, heads as i32, s0, s1, s2, s3, generations, mutation_rate,
-            crossover_rate, selection_pressure, words as i32, out
+            slice.address(), stride, begins, ids, heads as i32, s0, s1, s2, s3, generations, mutation_rate, crossover_rate,
+            selection_pressure, out
         ];
-        return context.launch(Kernels, &format!("evolve_by_warp_{d}_{kinds}"), grid, arguments);
+        let grid = Grid { shared: 4 * words, ..Grid::line(count * heads, THREADS) };
+        let program = if d == 32 { Program::EvolveFew32 } else { Program::EvolveFew64 };
+        return context.launch(program, &format!("evolve_few_{kinds}"), grid, arguments);
     }
     let genes = size * d;
     // As the kernel lays it out, in words: means and fitness, the wheel with its parents and the ancestors, and what they
@@ -82,7 +82,7 @@ fn sampled(
         crossover_rate, selection_pressure, room, i32::from(counted), out
     ];
     let grid = Grid { blocks: [count, heads, 1], threads: THREADS, shared: 4 * words };
-    context.launch(Kernels, &format!("evolve_sampled_{kinds}"), grid, arguments);
+    context.launch(Program::Evolve, &format!("evolve_sampled_{kinds}"), grid, arguments);
 }
 
 fn mean_field(context: &Context, values: &Tensor, sequences: &Sequences, options: &Evolve, ancestry: &mut Tensor) {
@@ -106,5 +106,5 @@ fn mean_field(context: &Context, values: &Tensor, sequences: &Sequences, options
         out,
     ];
     let grid = Grid { blocks, threads: THREADS, shared: 4 * (2 * d + longest) };
-    context.launch(Kernels, &format!("evolve_mean_field_{}", suffix(slice.kind())), grid, arguments);
+    context.launch(Program::Evolve, &format!("evolve_mean_field_{}", suffix(slice.kind())), grid, arguments);
 }

@@ -1,7 +1,9 @@
 // Gene fitness (docs/genetic-attention.md, sections 1, 4 and 5). A block takes a sequence and a head.
 #include "common.cuh"
 
-constexpr int THREADS = 256;
+constexpr int THREADS = 128;
+// Groups of threads of a block, at most.
+constexpr int ROOMS = 16;
 
 // Values [N, heads d] whose rows begin `stride` apart, in sequences; ancestry [N, heads d] or none.
 template <typename T, typename A>
@@ -10,15 +12,22 @@ struct Population {
     int stride;
     const A* ancestry;
     const u32* begins;
-    int head_dim;
+    int head_dim, heads, sequence, head;
+
+    __device__ __forceinline__ Population(
+        const T* v, int v_stride, const A* a, const u32* b, int d, int all_heads)
+        : values(v), stride(v_stride), ancestry(a), begins(b), head_dim(d), heads(all_heads) {
+        const RowAndHead place(all_heads);
+        sequence = place.row, head = place.head;
+    }
 
     // Of gene g of the block's head.
     __device__ __forceinline__ float expression(u32 token, int g) const {
-        return sigmoid(to_float(values[size_t(token) * stride + blockIdx.y * head_dim + g]));
+        return sigmoid(to_float(values[size_t(token) * stride + head * head_dim + g]));
     }
 
     __device__ __forceinline__ size_t place(u32 row, int g) const {
-        return (size_t(row) * gridDim.y + blockIdx.y) * head_dim + g;
+        return (size_t(row) * heads + head) * head_dim + g;
     }
 
     __device__ __forceinline__ float share(u32 token, int g, float even) const {
@@ -44,25 +53,60 @@ __device__ void fitness_of_means(P population, float* u, float* folded, u32 row,
     __syncthreads();
 }
 
-// Sums of shares and expression over every `groups`-th token from `group` on, for one gene. Four tokens are under way at
-// once.
+// The same by one warp, for 32 or 64 genes: lane l has the means of gene l and, of 64, gene l + 32.
+template <int D, typename P>
+__device__ void fitness_by_warp(P population, const float (&means)[D / WARP], u32 row, float* fitness, float* inverse) {
+    float u[D / WARP];
+    for (int j = 0; j < D / WARP; j++) u[j] = 1.0f / (means[j] + 0.5f);
+    float sum = u[0];
+    if constexpr (D == 2 * WARP) sum += u[1];
+    for (int step = WARP / 2; step > 0; step /= 2) sum += __shfl_down_sync(ALL_LANES, sum, step);
+    sum = __shfl_sync(ALL_LANES, sum, 0);
+    for (int j = 0; j < D / WARP; j++) {
+        const size_t at = population.place(row, j * WARP + lane_of());
+        fitness[at] = u[j] / sum;
+        inverse[at] = u[j];
+    }
+}
+
+// Sums of shares and expression over every `groups`-th token from `group` on, for genes g..g + 4, added to `sums`. Two
+// tokens are under way at once.
+template <typename T, typename A>
+__device__ __forceinline__ void add_up_genes(
+    const Population<T, A>& population, u32 begin, u32 end, int group, int groups, int g, float (&sums)[4]) {
+    const auto four = [&](u32 token, float (&products)[4]) {
+        float v[4], shares[4] = {1, 1, 1, 1};
+        load4(population.values + size_t(token) * population.stride + population.head * population.head_dim + g, v);
+        if (population.ancestry) load4(population.ancestry + population.place(token, g), shares);
+        for (int i = 0; i < 4; i++) products[i] = shares[i] * sigmoid(v[i]);
+    };
+    u32 token = begin + group;
+    for (; token + groups < end; token += 2 * groups) {
+        float a[4], b[4];
+        four(token, a), four(token + groups, b);
+        for (int i = 0; i < 4; i++) sums[i] += a[i] + b[i];
+    }
+    if (token < end) {
+        float a[4];
+        four(token, a);
+        for (int i = 0; i < 4; i++) sums[i] += a[i];
+    }
+}
+
+// The same for one gene.
 template <typename P>
 __device__ __forceinline__ float sum_of_gene(P population, u32 begin, u32 end, int group, int groups, int g) {
-    float sums[4] = {};
-    u32 token = begin + group;
-    for (; token + 3 * groups < end; token += 4 * groups)
-#pragma unroll
-        for (int i = 0; i < 4; i++)
-            sums[i] += population.share(token + i * groups, g, 1) * population.expression(token + i * groups, g);
-    for (; token < end; token += groups) sums[0] += population.share(token, g, 1) * population.expression(token, g);
-    return (sums[0] + sums[1]) + (sums[2] + sums[3]);
+    float sum = 0;
+    for (u32 token = begin + group; token < end; token += groups)
+        sum += population.share(token, g, 1) * population.expression(token, g);
+    return sum;
 }
 
 template <typename T, typename A>
 __device__ void fitness_of(Population<T, A> population, bool causal, float* fitness, float* inverse) {
     DYNAMIC_SHARED(float, room);
     const int d = population.head_dim;
-    const u32 begin = population.begins[blockIdx.x], end = population.begins[blockIdx.x + 1];
+    const u32 begin = population.begins[population.sequence], end = population.begins[population.sequence + 1];
     float *means = room, *folded = room + d;
     if (causal) {
         float* sums = room + 2 * d;
@@ -76,20 +120,42 @@ __device__ void fitness_of(Population<T, A> population, bool causal, float* fitn
         }
         return;
     }
-    // Groups of d threads take every so many-th token; the groups' sums are added in their order.
-    const int groups = max(1, THREADS / d), group = threadIdx.x / d;
+    // Groups of threads take every so many-th token, a thread four genes where rows allow it; the groups' sums are added
+    // in their order.
+    const bool fours = d % 4 == 0 && population.stride % 4 == 0 && reinterpret_cast<size_t>(population.values) % 16 == 0;
+    const int of_group = fours ? d / 4 : d, groups = min(ROOMS, max(1, THREADS / of_group));
+    const int group = threadIdx.x / of_group;
     float* partial = room + 2 * d;
     const float even = 1.0f / (end - begin);
-    if (group < groups)
-        for (int g = threadIdx.x - group * d; g < d; g += THREADS)
-            partial[group * d + g] = sum_of_gene(population, begin, end, group, groups, g);
+    if (group < groups) {
+        if (fours) {
+            for (int g = 4 * (threadIdx.x - group * of_group); g < d; g += 4 * THREADS) {
+                float sums[4] = {};
+                add_up_genes(population, begin, end, group, groups, g, sums);
+                store4(partial + group * d + g, sums);
+            }
+        } else {
+            for (int g = threadIdx.x - group * d; g < d; g += THREADS)
+                partial[group * d + g] = sum_of_gene(population, begin, end, group, groups, g);
+        }
+    }
     __syncthreads();
-    for (int g = threadIdx.x; g < d; g += THREADS) {
+    const auto mean = [&](int g) {
         float sum = 0;
         for (int i = 0; i < groups; i++) sum += partial[i * d + g];
-        means[g] = population.ancestry ? sum : sum * even;
+        return population.ancestry ? sum : sum * even;
+    };
+    if (d == WARP || d == 2 * WARP) {
+        if (warp_of() > 0) return;
+        const int g = lane_of();
+        if (d == WARP)
+            fitness_by_warp<WARP>(population, {mean(g)}, population.sequence, fitness, inverse);
+        else
+            fitness_by_warp<2 * WARP>(population, {mean(g), mean(g + WARP)}, population.sequence, fitness, inverse);
+        return;
     }
-    fitness_of_means(population, means, folded, blockIdx.x, fitness, inverse);
+    for (int g = threadIdx.x; g < d; g += THREADS) means[g] = mean(g);
+    fitness_of_means(population, means, folded, population.sequence, fitness, inverse);
 }
 
 // dM = u fitness (sum fitness dfitness - dfitness) of row `row`, added times `factor` to `dmeans`.
@@ -113,11 +179,11 @@ __device__ void gradient_of(
     T* dvalues, int dstride, bool add) {
     DYNAMIC_SHARED(float, dmeans);
     const int d = population.head_dim;
-    const u32 begin = population.begins[blockIdx.x], end = population.begins[blockIdx.x + 1];
+    const u32 begin = population.begins[population.sequence], end = population.begins[population.sequence + 1];
     for (int g = threadIdx.x; g < d; g += THREADS) dmeans[g] = 0;
     const auto write = [&](u32 token, int g, float share) {
         const float p = population.expression(token, g), gradient = dmeans[g] * p * (1 - p) * share;
-        T& out = dvalues[size_t(token) * dstride + blockIdx.y * d + g];
+        T& out = dvalues[size_t(token) * dstride + population.head * d + g];
         out = from_float<T>(add ? to_float(out) + gradient : gradient);
     };
     if (causal) {
@@ -127,7 +193,7 @@ __device__ void gradient_of(
         }
         return;
     }
-    means_gradient(population, blockIdx.x, fitness, inverse, dfitness, 1, dmeans);
+    means_gradient(population, population.sequence, fitness, inverse, dfitness, 1, dmeans);
     __syncthreads();
     const float even = 1.0f / (end - begin);
     const int groups = max(1, THREADS / d), group = threadIdx.x / d;
@@ -138,14 +204,14 @@ __device__ void gradient_of(
 
 #define GENE_FITNESS(kind, T, A)                                                                                     \
     extern "C" __global__ void __launch_bounds__(THREADS) gene_fitness_##kind(                                       \
-        const T* values, int stride, const A* ancestry, const u32* begins, int head_dim, int causal, float* fitness, \
-        float* inverse) {                                                                                            \
-        fitness_of(Population<T, A>{values, stride, ancestry, begins, head_dim}, causal, fitness, inverse);          \
+        const T* values, int stride, const A* ancestry, const u32* begins, int head_dim, int heads, int causal,      \
+        float* fitness, float* inverse) {                                                                                            \
+        fitness_of(Population<T, A>(values, stride, ancestry, begins, head_dim, heads), causal, fitness, inverse);          \
     }                                                                                                                \
     extern "C" __global__ void __launch_bounds__(THREADS) gene_fitness_gradient_##kind(                              \
-        const T* values, int stride, const A* ancestry, const u32* begins, int head_dim, int causal,                 \
+        const T* values, int stride, const A* ancestry, const u32* begins, int head_dim, int heads, int causal,      \
         const float* fitness, const float* inverse, const float* dfitness, T* dvalues, int dstride, int add) {       \
-        const Population<T, A> population = {values, stride, ancestry, begins, head_dim};                            \
+        const Population<T, A> population(values, stride, ancestry, begins, head_dim, heads);                            \
         gradient_of(population, causal, fitness, inverse, dfitness, dvalues, dstride, add);                          \
     }
 GENE_FITNESS(f32_f32, float, float)

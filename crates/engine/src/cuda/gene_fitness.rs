@@ -9,7 +9,9 @@ use crate::ops::gene_fitness::GeneFitness;
 use crate::sequences::Sequences;
 use crate::tensor::Tensor;
 
-const THREADS: usize = 256;
+const THREADS: usize = 128;
+/// Groups of threads of a block, at most.
+const ROOMS: usize = 16;
 
 /// The ancestry in a kind that has kernels with values of `kind`, the end of those kernels' names, and its address.
 fn ancestry(context: &Context, options: &GeneFitness, kind: Kind) -> (Option<Tensor>, String, u64) {
@@ -24,7 +26,7 @@ fn ancestry(context: &Context, options: &GeneFitness, kind: Kind) -> (Option<Ten
 
 /// A block for each sequence and head, with room for numbers in shared memory.
 fn grid(values: &Tensor, sequences: &Sequences, head_dim: usize, room: usize) -> Grid {
-    Grid { blocks: [sequences.len(), values.columns() / head_dim, 1], threads: THREADS, shared: 4 * room }
+    Grid { shared: 4 * room, ..Grid::line(sequences.len() * (values.columns() / head_dim), THREADS) }
 }
 
 pub fn forward(
@@ -38,9 +40,9 @@ pub fn forward(
     let (_kept, kinds, shares) = ancestry(context, options, slice.kind());
     let [fitness, inverse] = [fitness, inverse].map(|x| x.slice_mut().address());
     let (stride, begins) = (slice.stride(values.columns()) as i32, sequences.cu_seqlens().slice().address());
-    let causal = i32::from(options.causal);
-    let arguments = arguments![slice.address(), stride, shares, begins, d as i32, causal, fitness, inverse];
-    let room = 2 * d + d * (THREADS / d).max(1);
+    let (causal, heads) = (i32::from(options.causal), (values.columns() / d) as i32);
+    let arguments = arguments![slice.address(), stride, shares, begins, d as i32, heads, causal, fitness, inverse];
+    let room = (2 + ROOMS) * d;
     context.launch(Kernels, &format!("gene_fitness_{kinds}"), grid(values, sequences, d, room), arguments);
 }
 
@@ -74,6 +76,7 @@ pub fn backward(
             shares,
             begins,
             d as i32,
+            (columns / d) as i32,
             causal,
             fitness,
             inverse,

@@ -48,7 +48,15 @@ pub fn matrix_peak(context: &Arc<Context>, kind: Kind) -> f64 {
         fill_with_numbers(context, slice, seed);
     }
     let seconds = fastest(context, || {
-        context.keep(multiply(context, operand(&left), operand(&right), operand(&out), false, Epilogue::None));
+        context.keep(multiply(
+            context,
+            context.stream(),
+            operand(&left),
+            operand(&right),
+            operand(&out),
+            false,
+            Epilogue::None,
+        ));
     });
     2.0 * (side as f64).powi(3) / seconds
 }

@@ -3,12 +3,12 @@
 
 constexpr int THREADS = 256;
 
-// Four elements a thread; `count` is a multiple of four wherever rows are, and the rest is taken one by one.
+// Four elements a thread where they are `wide`, on a boundary of four; the rest one by one.
 template <typename F4, typename F1>
-__device__ __forceinline__ void each_four(size_t count, F4 four, F1 one) {
-    const size_t fours = count / 4, begin = size_t(blockIdx.x) * THREADS + threadIdx.x;
+__device__ __forceinline__ void each_four(size_t count, F4 four, F1 one, bool wide = true) {
+    const size_t fours = wide ? count / 4 : 0, begin = size_t(blockIdx.x) * THREADS + threadIdx.x;
     for (size_t i = begin; i < fours; i += size_t(gridDim.x) * THREADS) four(4 * i);
-    if (begin < count % 4) one(4 * fours + begin);
+    for (size_t i = 4 * fours + begin; i < count; i += size_t(gridDim.x) * THREADS) one(i);
 }
 
 #define GELU(T, kind)                                                                                     \
@@ -62,5 +62,5 @@ extern "C" __global__ void __launch_bounds__(THREADS) round_weights(const float*
             load4(from + i, v);
             store4(to + i, v);
         },
-        [=](size_t i) { to[i] = to_bf16(from[i]); });
+        [=](size_t i) { to[i] = to_bf16(from[i]); }, reinterpret_cast<size_t>(to) % 8 == 0);
 }

@@ -1,7 +1,6 @@
 //! Linear maps and other products: what cuBLASLt is given, and what it leaves to do.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError, Weak};
+use std::sync::Arc;
 
 use super::arena::Block;
 use super::context::{Context, arguments};
@@ -10,52 +9,9 @@ use super::products::{Epilogue, Operand, multiply};
 use super::programs::Program::Linear;
 use super::slice::{Kind, Slice};
 use super::suffix;
+use super::weights::Weights;
 use crate::kernels::{Activation, Affine, LinearGradients, Matrix};
 use crate::tensor::Tensor;
-
-/// Weights and biases as products read them: in the activations' kind, those of one input joined. Made when they are
-/// first needed after their parameters have changed, once a step, for the forward and the backward pass.
-#[derive(Default)]
-pub struct Weights(Mutex<HashMap<(Vec<u64>, Kind), Copy>>);
-
-struct Copy {
-    /// The contents that it is a copy of.
-    stamps: Vec<u64>,
-    /// Of their memory, so that copies of what is no more can be dropped.
-    sources: Vec<Weak<Block>>,
-    joined: Tensor,
-}
-
-impl Weights {
-    /// Tensors of equal columns, one below the other, in that kind.
-    fn joined(&self, context: &Context, tensors: &[&Tensor], kind: Kind) -> Tensor {
-        if let &[single] = tensors
-            && single.slice().kind() == kind
-        {
-            return single.clone();
-        }
-        let slices: Vec<&Slice> = tensors.iter().map(|tensor| tensor.slice()).collect();
-        let key = (slices.iter().map(|slice| slice.address()).collect(), kind);
-        let stamps: Vec<u64> = slices.iter().map(|slice| slice.stamp()).collect();
-        let mut copies = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(copy) = copies.get(&key).filter(|copy| copy.stamps == stamps) {
-            return copy.joined.clone();
-        }
-        copies.retain(|_, copy| copy.sources.iter().all(|source| source.strong_count() > 0));
-        let columns = tensors[0].columns();
-        let rows = tensors.iter().map(|tensor| tensor.len() / columns).sum::<usize>();
-        let mut joined = Tensor::of_kind(tensors[0].device(), &[rows, columns], kind);
-        let mut to = joined.slice_mut().address();
-        for slice in &slices {
-            let (kernel, count) = (if kind == Kind::Bf16 { "round_weights" } else { "copy_weights" }, slice.len());
-            context.launch(Linear, kernel, grid(count.div_ceil(4)), arguments![slice.address(), to, count]);
-            to += (count * kind.size()) as u64;
-        }
-        let sources = slices.iter().map(|slice| slice.lifetime()).collect();
-        copies.insert(key, Copy { stamps, sources, joined: joined.clone() });
-        joined
-    }
-}
 
 /// What products read of the input of linear maps.
 fn activated(context: &Context, x: &Tensor, activation: Activation) -> Tensor {
@@ -110,7 +66,15 @@ pub fn forward(
         let biases: Vec<&Tensor> = biases.iter().collect();
         let bias = (!biases.is_empty()).then(|| weights.joined(context, &biases, out.kind));
         let epilogue = bias.as_ref().map_or(Epilogue::None, |bias| Epilogue::Bias(bias.slice().address()));
-        context.keep(multiply(context, operand(&input), transposed(operand(&weight)), out, false, epilogue));
+        context.keep(multiply(
+            context,
+            context.stream(),
+            operand(&input),
+            transposed(operand(&weight)),
+            out,
+            false,
+            epilogue,
+        ));
     }
 }
 
@@ -153,7 +117,15 @@ pub fn backward(
         for (index, (range, dout)) in groups.iter().enumerate() {
             let weight = weights.joined(context, &matrices[range.clone()], kind);
             let adds = index > 0 || direct && add;
-            context.keep(multiply(context, *dout, operand(&weight), operand(target), adds, Epilogue::None));
+            context.keep(multiply(
+                context,
+                context.stream(),
+                *dout,
+                operand(&weight),
+                operand(target),
+                adds,
+                Epilogue::None,
+            ));
         }
         if activation == Activation::Gelu {
             input = Some(through_gelu(context, x, target));
@@ -202,24 +174,26 @@ fn of_parameters<'a>(
     });
     let whole = |gradients: &[Option<&mut Tensor>]| {
         let slices: Option<Vec<&Slice>> = gradients.iter().map(|gradient| Some(gradient.as_ref()?.slice())).collect();
-        slices.filter(|slices| Slice::follow(slices)).map(|slices| slices[0].address())
+        slices.filter(|slices| Slice::follow(slices)).map(|slices| (slices[0].address(), slices[0].block().clone()))
     };
     let (right, kind) = (operand(input), Kind::F32);
-    if let (Some(address), sums) = (whole(dweights), whole(biases)) {
+    if let (Some((address, weights)), sums) = (whole(dweights), whole(biases)) {
         let (rows, columns) = (dout.columns, input.columns());
         let out = Operand { address, rows, columns, stride: columns, kind, transposed: false };
-        let left = transposed(dout);
-        let with_sums =
-            sums.is_some_and(|sums| multiply(context, left, right, out, false, Epilogue::SumOfLeft(sums)).is_ok());
-        if with_sums {
+        let run = |epilogue, writes: &[&Arc<Block>]| {
+            let reads = std::iter::once(input).chain(parts.iter().copied()).cloned().collect();
+            let work = |stream| multiply(context, stream, transposed(dout), right, out, false, epilogue);
+            context.aside().run(context.stream(), reads, writes, work)
+        };
+        if sums.is_some_and(|(sums, biases)| run(Epilogue::SumOfLeft(sums), &[&weights, &biases]).is_ok()) {
             return;
         }
-        context.keep(multiply(context, left, right, out, false, Epilogue::None));
+        context.keep(run(Epilogue::None, &[&weights]));
     } else {
         for (part, dweight) in parts.iter().zip(dweights.iter_mut()) {
             let Some(dweight) = dweight else { continue };
             let left = transposed(operand(part));
-            context.keep(multiply(context, left, right, operand(dweight), false, Epilogue::None));
+            context.keep(multiply(context, context.stream(), left, right, operand(dweight), false, Epilogue::None));
         }
     }
     for (part, dbias) in parts.iter().zip(biases) {
@@ -234,5 +208,5 @@ pub fn matmul(context: &Context, a: Matrix<'_>, b: Matrix<'_>, out: &mut Tensor)
     let (left, right) = (unlike(context, a.tensor, kind), unlike(context, b.tensor, kind));
     let read = |x: &Tensor, transposed: bool| Operand { transposed, ..operand(x) };
     let (left, right) = (read(&left, a.transposed), read(&right, b.transposed));
-    context.keep(multiply(context, left, right, operand(out), false, Epilogue::None));
+    context.keep(multiply(context, context.stream(), left, right, operand(out), false, Epilogue::None));
 }

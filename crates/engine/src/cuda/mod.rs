@@ -7,6 +7,7 @@
 
 mod adamw;
 mod arena;
+mod aside;
 mod attention;
 pub(crate) mod context;
 mod elementwise;
@@ -27,10 +28,12 @@ mod rms_norm;
 pub(crate) mod slice;
 mod softmax;
 mod staging;
+mod weights;
 
 use std::ops::Range;
 use std::sync::Arc;
 
+use self::weights::Weights;
 use crate::kernels::{
     Activation, AdamWUpdate, Affine, AttentionGradients, AttentionOutputs, AttentionSaved, Binary, Kernels,
     LinearGradients, Matrix, Modulation, Moment, Unary, Updated,
@@ -56,12 +59,12 @@ pub use error::{CudaError, CudaResult};
 pub struct Cuda {
     context: Arc<Context>,
     /// Weights as products read them.
-    weights: linear::Weights,
+    weights: Weights,
 }
 
 impl Cuda {
     pub(crate) fn new(context: Arc<Context>) -> Self {
-        Cuda { context, weights: linear::Weights::default() }
+        Cuda { context, weights: Weights::default() }
     }
 }
 
@@ -312,7 +315,7 @@ impl Kernels for Cuda {
     }
 
     fn adamw(&self, options: &AdamW, update: AdamWUpdate<'_>, tensors: Vec<Updated<'_>>) {
-        adamw::adamw(&self.context, options, update, tensors);
+        adamw::adamw(&self.context, &self.weights, options, update, tensors);
     }
 
     fn global_norm(&self, tensors: &[&Tensor], norm: &mut Tensor) {

@@ -31,15 +31,19 @@ enum Pooling { MEAN, CLS, LARGEST };
         int columns) {                                                                                      \
         const u32 token = blockIdx.x, sequence = owners[token];                                             \
         const u32 begin = begins[sequence], end = begins[sequence + 1];                                     \
-        for (int c = threadIdx.x; c < columns; c += THREADS) {                                              \
-            const size_t at = size_t(sequence) * columns + c;                                               \
-            float d = dout[at];                                                                             \
-            if (pooling == MEAN)                                                                            \
-                d /= end - begin;                                                                           \
-            else if (pooling == CLS ? token != begin : argmax[at] != token)                                 \
-                d = 0;                                                                                      \
-            dx[size_t(token) * columns + c] = from_float<T>(d);                                             \
-        }                                                                                                   \
+        const auto gradient = [&](size_t at) {                                                              \
+            if (pooling == MEAN) return dout[at] / (end - begin);                                           \
+            return (pooling == CLS ? token == begin : argmax[at] == token) ? dout[at] : 0.0f;               \
+        };                                                                                                  \
+        const size_t from = size_t(sequence) * columns, to = size_t(token) * columns;                       \
+        if (columns % 4 == 0)                                                                               \
+            for (int c = 4 * threadIdx.x; c < columns; c += 4 * THREADS) {                                  \
+                float d[4];                                                                                 \
+                for (int i = 0; i < 4; i++) d[i] = gradient(from + c + i);                                  \
+                store4(dx + to + c, d);                                                                     \
+            }                                                                                               \
+        else                                                                                                \
+            for (int c = threadIdx.x; c < columns; c += THREADS) dx[to + c] = from_float<T>(gradient(from + c)); \
     }
 POOL(float, f32)
 POOL(bf16, bf16)

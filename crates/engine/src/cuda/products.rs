@@ -12,7 +12,7 @@ use cudarc::cublaslt::sys::{
     cublasLtMatrixLayout_t, cudaDataType,
 };
 use cudarc::driver::result as driver;
-use cudarc::driver::sys::CUdeviceptr;
+use cudarc::driver::sys::{CUdeviceptr, CUstream};
 
 use super::context::Context;
 use super::error::{Calling, CudaError, CudaResult};
@@ -87,7 +87,8 @@ type Class = ([usize; 3], [usize; 3], [Kind; 3], [u32; 3], [bool; 2], u32, bool)
 #[derive(Debug)]
 pub struct Products {
     handle: cublasLtHandle_t,
-    workspace: CUdeviceptr,
+    /// Of the main stream and of the one aside.
+    workspaces: [CUdeviceptr; 2],
     chosen: Mutex<HashMap<Class, Option<cublasLtMatmulAlgo_t>>>,
 }
 
@@ -101,9 +102,9 @@ impl Products {
     pub fn new() -> CudaResult<Self> {
         let handle = result::create_handle().calling("cublasLtCreate")?;
         // SAFETY: a plain allocation, given back in `release`.
-        let workspace = unsafe { driver::malloc_sync(WORKSPACE) };
-        let workspace = workspace.map_err(|error| CudaError::of_allocation(error, WORKSPACE, 0))?;
-        Ok(Products { handle, workspace, chosen: Mutex::default() })
+        let workspace = || unsafe { driver::malloc_sync(WORKSPACE) };
+        let workspace = || workspace().map_err(|error| CudaError::of_allocation(error, WORKSPACE, 0));
+        Ok(Products { handle, workspaces: [workspace()?, workspace()?], chosen: Mutex::default() })
     }
 
     /// # Safety
@@ -112,14 +113,17 @@ impl Products {
         // SAFETY: by the contract.
         unsafe {
             let _ = result::destroy_handle(self.handle);
-            let _ = driver::free_sync(self.workspace);
+            for workspace in self.workspaces {
+                let _ = driver::free_sync(workspace);
+            }
         }
     }
 }
 
-/// `out = left · right`, or `out += left · right` if `add`. Fails only where the library has no algorithm.
+/// `out = left · right`, or `out += left · right` if `add`, in that stream. Fails only where the library has no algorithm.
 pub fn multiply(
     context: &Context,
+    stream: CUstream,
     left: Operand,
     right: Operand,
     out: Operand,
@@ -149,9 +153,9 @@ pub fn multiply(
             out.address as *mut c_void,
             call.layouts[2],
             &algorithm,
-            products.workspace as *mut c_void,
+            products.workspaces[usize::from(stream != context.stream())] as *mut c_void,
             WORKSPACE,
-            context.stream().cast(),
+            stream.cast(),
         )
     };
     done.calling("cublasLtMatmul")

@@ -20,7 +20,7 @@ use super::libraries;
 const SHARED_BY_DEFAULT: usize = 48 * 1024;
 
 macro_rules! programs {
-    ($($(#[$doc:meta])* $name:ident: $file:literal),+ $(,)?) => {
+    ($($(#[$doc:meta])* $name:ident: $file:literal $($define:literal)?),+ $(,)?) => {
         /// A source file of kernels.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Program {
@@ -36,6 +36,12 @@ macro_rules! programs {
                 match self { $(Program::$name => $file),+ }
             }
 
+            /// What is defined in it, for programs that are made of one file several times.
+            fn define(self) -> Option<&'static str> {
+                let defines: &[&str] = match self { $(Program::$name => &[$($define)?]),+ };
+                defines.first().copied()
+            }
+
             fn source(self) -> &'static str {
                 match self { $(Program::$name => include_str!($file)),+ }
             }
@@ -46,8 +52,14 @@ macro_rules! programs {
 programs! {
     /// Multi-tensor AdamW and norms.
     AdamW: "adamw.cu",
-    /// Attention on tensor cores.
-    Attention: "attention.cu",
+    /// Attention on tensor cores, heads of 32.
+    Attention32: "attention.cu" "-DHEAD_DIM=32",
+    /// The same, heads of 64.
+    Attention64: "attention.cu" "-DHEAD_DIM=64",
+    /// Its gradients, heads of 32.
+    AttentionGradient32: "attention_gradient.cu" "-DHEAD_DIM=32",
+    /// The same, heads of 64.
+    AttentionGradient64: "attention_gradient.cu" "-DHEAD_DIM=64",
     /// Attention for any head dimension and type.
     AttentionGeneral: "attention_general.cu",
     /// Element-wise functions, copies and sums.
@@ -56,6 +68,10 @@ programs! {
     Embedding: "embedding.cu",
     /// Evolution of populations.
     Evolve: "evolve.cu",
+    /// Evolution of the default number of organisms, heads of 32.
+    EvolveFew32: "evolve_few.cu" "-DHEAD_DIM=32",
+    /// The same, heads of 64.
+    EvolveFew64: "evolve_few.cu" "-DHEAD_DIM=64",
     /// Gene fitness.
     GeneFitness: "gene_fitness.cu",
     /// The contrastive loss.
@@ -75,10 +91,12 @@ programs! {
 }
 
 /// What programs include.
-const HEADERS: [(&str, &str); 3] = [
+const HEADERS: [(&str, &str); 5] = [
     ("platform.cuh", include_str!("platform.cuh")),
     ("common.cuh", include_str!("common.cuh")),
     ("random.cuh", include_str!("random.cuh")),
+    ("attention.cuh", include_str!("attention.cuh")),
+    ("evolve.cuh", include_str!("evolve.cuh")),
 ];
 
 /// A program compiled, or why it could not be.
@@ -195,7 +213,7 @@ fn cache_file(program: Program, info: &GpuInfo) -> Option<PathBuf> {
     for text in std::iter::once(program.source()).chain(HEADERS.iter().map(|header| header.1)) {
         hash.update(Sha256::digest(text));
     }
-    hash.update(format!("{info:?} {:?} {:?}", compiler_version(), options(info.capability)));
+    hash.update(format!("{info:?} {:?} {:?}", compiler_version(), options(program, info.capability)));
     let key: String = hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
     let stem = program.file().trim_end_matches(".cu");
     Some(folder.join("mendel").join("kernels").join(format!("{stem}-{key}.cubin")))
@@ -212,8 +230,10 @@ fn compiler_version() -> (i32, i32) {
     })
 }
 
-fn options((major, minor): (i32, i32)) -> [String; 3] {
-    [format!("--gpu-architecture=sm_{major}{minor}"), "--std=c++17".into(), "--ptxas-options=-v".into()]
+fn options(program: Program, (major, minor): (i32, i32)) -> Vec<String> {
+    let architecture = format!("--gpu-architecture=sm_{major}{minor}");
+    let define = program.define().map(str::to_owned);
+    [architecture, "--std=c++17".into(), "--ptxas-options=-v".into()].into_iter().chain(define).collect()
 }
 
 /// What the compiler made of a program.
@@ -261,7 +281,7 @@ pub fn compile(program: Program, capability: (i32, i32)) -> CudaResult<Image> {
 unsafe fn image_of(handle: nvrtc_sys::nvrtcProgram, program: Program, capability: (i32, i32)) -> CudaResult<Image> {
     // SAFETY: by the contract.
     unsafe {
-        let compiled = nvrtc::compile_program(handle, &options(capability));
+        let compiled = nvrtc::compile_program(handle, &options(program, capability));
         let log: Vec<u8> = nvrtc::get_program_log(handle).unwrap_or_default().into_iter().map(|c| c as u8).collect();
         let log = String::from_utf8_lossy(&log).trim_matches(['\0', '\n', ' ']).to_owned();
         if compiled.is_err() {

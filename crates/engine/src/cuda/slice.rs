@@ -145,6 +145,11 @@ impl Slice {
         self.block.touch();
     }
 
+    /// The memory.
+    pub fn block(&self) -> &Arc<Block> {
+        &self.block
+    }
+
     /// Lives as long as the memory does.
     pub fn lifetime(&self) -> Weak<Block> {
         Arc::downgrade(&self.block)

@@ -1,0 +1,232 @@
+// Attention within packed sequences on tensor cores, for heads of HEAD_DIM (32 or 64) columns in bf16: what its kernels
+// share. A block takes 64 rows of a sequence and head, each of its four warps 16, and goes through the sequence's rows
+// on the other side of the scores in tiles of 64. It does so in two stages: while one is worked on, the other's tiles
+// are on their way. What stays with the block begins in the second stage's place, and goes to registers; results are
+// stored through the stage that nobody reads any more. Nothing is added to memory that another block adds to, so that
+// the sums have an order.
+#pragma once
+#include "random.cuh"
+
+constexpr int D = HEAD_DIM;
+constexpr int WARPS = 4;
+constexpr int THREADS = WARPS * WARP;
+constexpr int TILE = 64;
+constexpr float LOG2_E = 1.4426950408889634f;
+// What scores are multiplied by, and the same for powers of two.
+constexpr float SCALE = D == 64 ? 0.125f : 0.17677669529663687f;
+constexpr float SCALE_LOG2 = SCALE * LOG2_E;
+
+// Rows of heads in memory: a matrix whose rows begin `stride` elements apart.
+struct Heads {
+    const bf16* data;
+    int stride;
+};
+
+// The block's work: a tile of a sequence.
+struct Work {
+    u32 sequence, id;
+    int first_row, length, first;
+
+    __device__ __forceinline__ Work(int tile, const u32* tiles, const u32* begins, const u32* ids) {
+        sequence = tiles[2 * tile];
+        first = tiles[2 * tile + 1];
+        id = ids[sequence];
+        first_row = begins[sequence];
+        length = begins[sequence + 1] - first_row;
+    }
+};
+
+// A tile of a head in shared memory; rows are padded so that the eight rows of a matrix lie in different banks.
+struct Tile {
+    bf16 rows[TILE][D + 8];
+
+    // Begins to copy the rows from `first` on; those behind the sequence's end are zeros.
+    __device__ __forceinline__ void fetch(const Work& work, Heads heads, int head, int first) {
+        // A thread takes 16 bytes of a row, and of every so many-th after it.
+        constexpr int PARTS = D / 8, AT_ONCE = THREADS / PARTS;
+        const int row = threadIdx.x / PARTS, part = threadIdx.x % PARTS * 8;
+        const bf16* from = heads.data + size_t(work.first_row + first + row) * heads.stride + head * D + part;
+#pragma unroll
+        for (int n = 0; n < TILE; n += AT_ONCE) {
+            const bool valid = first + row + n < work.length;
+            cp_async_16(&rows[row + n][part], valid ? from + size_t(n) * heads.stride : heads.data, valid);
+        }
+    }
+
+    // Rows first..first + 16 as the left operand of a product over the columns.
+    __device__ __forceinline__ void left(int first, u32 (&a)[D / 16][4]) const {
+        const int lane = lane_of();
+#pragma unroll
+        for (int k = 0; k < D / 16; k++) ldmatrix_x4(a[k], &rows[first + lane % 16][16 * k + lane / 16 * 8]);
+    }
+
+    // Rows first..first + 16 as two right operands, 8 rows each, of a product over the columns 16 k..16 k + 16.
+    __device__ __forceinline__ void right_by_rows(int first, int k, u32 (&b)[4]) const {
+        const int lane = lane_of();
+        ldmatrix_x4(b, &rows[first + lane % 8 + lane / 16 * 8][16 * k + lane / 8 % 2 * 8]);
+    }
+
+    // Columns first..first + 16 as two right operands of a product over the rows row..row + 16.
+    __device__ __forceinline__ void right_by_columns(int row, int first, u32 (&b)[4]) const {
+        const int lane = lane_of();
+        ldmatrix_x4_trans(b, &rows[row + lane % 16][first + lane / 16 * 8]);
+    }
+};
+
+__device__ __forceinline__ void multiply_two(float (&c0)[4], float (&c1)[4], const u32 (&a)[4], const u32 (&b)[4]) {
+    const u32 b0[2] = {b[0], b[1]}, b1[2] = {b[2], b[3]};
+    mma_bf16(c0, a, b0);
+    mma_bf16(c1, a, b1);
+}
+
+// out[2 pieces of 8 columns] = left rows . right rows, over the D columns of both.
+__device__ __forceinline__ void scores_of(const u32 (&left)[D / 16][4], const Tile& right, int first, float (&out)[2][4]) {
+#pragma unroll
+    for (int i = 0; i < 4; i++) out[0][i] = out[1][i] = 0;
+#pragma unroll
+    for (int k = 0; k < D / 16; k++) {
+        u32 b[4];
+        right.right_by_rows(first, k, b);
+        multiply_two(out[0], out[1], left[k], b);
+    }
+}
+
+// sums[D columns] += weights[16 rows, 16] . rows row..row + 16 of the tile.
+__device__ __forceinline__ void add_weighted(
+    float (&sums)[D / 8][4], const float (&weights)[2][4], const Tile& tile, int row) {
+    const u32 a[4] = {
+        pack_bf16(weights[0][0], weights[0][1]), pack_bf16(weights[0][2], weights[0][3]),
+        pack_bf16(weights[1][0], weights[1][1]), pack_bf16(weights[1][2], weights[1][3])};
+#pragma unroll
+    for (int n = 0; n < D / 16; n++) {
+        u32 b[4];
+        tile.right_by_columns(row, 16 * n, b);
+        multiply_two(sums[2 * n], sums[2 * n + 1], a, b);
+    }
+}
+
+// Which of 16 queries' probabilities of 8 keys dropout has left: a word for each of four neighbouring keys. Bit l of a
+// word is drawn by lane l, for query l / 4, or the one 8 behind if l is odd, and the first four keys, or the second four
+// if l / 2 is odd.
+struct Mask {
+    u32 words[4];
+
+    // Of queries from `query` on and keys from `key` on; a query's draws are in `blocks` of four keys.
+    __device__ __forceinline__ Mask(const Stream& stream, u32 threshold, int query, int key, int blocks) {
+        const int lane = lane_of();
+        const uint4 draw = block_of(stream, u32(query + lane / 4 + lane % 2 * 8) * blocks + key / 4 + lane / 2 % 2);
+        words[0] = __ballot_sync(ALL_LANES, draw.x >= threshold);
+        words[1] = __ballot_sync(ALL_LANES, draw.y >= threshold);
+        words[2] = __ballot_sync(ALL_LANES, draw.z >= threshold);
+        words[3] = __ballot_sync(ALL_LANES, draw.w >= threshold);
+    }
+
+    __device__ __forceinline__ explicit Mask(const u32* from) {
+        const uint4 four = *reinterpret_cast<const uint4*>(from);
+        words[0] = four.x, words[1] = four.y, words[2] = four.z, words[3] = four.w;
+    }
+
+    __device__ __forceinline__ void store(u32* to) const {
+        if (lane_of() == 0) *reinterpret_cast<uint4*>(to) = make_uint4(words[0], words[1], words[2], words[3]);
+    }
+
+    // What is left of this lane's four scores, queries l / 4 and 8 behind, keys 2 (l % 4) and the next.
+    __device__ __forceinline__ void apply(float (&x)[4]) const {
+        const int lane = lane_of(), place = lane & ~1;
+        const u32 even = (lane % 2 ? words[2] : words[0]) >> place, odd = (lane % 2 ? words[3] : words[1]) >> place;
+        x[0] = even & 1 ? x[0] : 0.0f;
+        x[1] = odd & 1 ? x[1] : 0.0f;
+        x[2] = even & 2 ? x[2] : 0.0f;
+        x[3] = odd & 2 ? x[3] : 0.0f;
+    }
+};
+
+// The masks of all heads, none without dropout. Those of a tile of queries and one of keys lie together: of 4 times 16
+// queries, each of 8 times 8 keys.
+struct Masks {
+    static constexpr int OF_TILE = TILE / 16 * (TILE / 8) * 4;
+    u32* words;
+    const u32* begins;
+    int of_head;
+
+    // Of the tiles in which query and key are.
+    __device__ __forceinline__ u32* tile(const Work& work, int head, int query, int key) const {
+        const int tiles = (work.length + TILE - 1) / TILE;
+        return words + size_t(head) * of_head + begins[work.sequence] + (query / TILE * tiles + key / TILE) * OF_TILE;
+    }
+
+    // Of the piece of 16 queries by 8 keys.
+    __device__ __forceinline__ u32* piece(const Work& work, int head, int query, int key) const {
+        return tile(work, head, query, key) + (query % TILE / 16 * (TILE / 8) + key % TILE / 8) * 4;
+    }
+};
+
+// Hides the scores of 16 queries and 16 keys that are not to be seen: keys behind the sequence's end, or behind the query.
+__device__ __forceinline__ void hide(float (&scores)[2][4], int query, int key, int length, bool causal) {
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+        const int row = query + lane_of() / 4 + i / 2 % 2 * 8, column = key + i / 4 * 8 + lane_of() % 4 * 2 + i % 2;
+        if (column >= length || (causal && column > row)) scores[i / 4][i % 4] = -1e30f;
+    }
+}
+
+// Stores 16 rows of a head from the registers of a warp, through the warp's own rows of a tile.
+__device__ __forceinline__ void store_rows(
+    const float (&values)[D / 8][4], Tile& through, const Work& work, int first, bf16* out, int stride, int head) {
+    const int lane = lane_of(), own = warp_of() * 16;
+#pragma unroll
+    for (int n = 0; n < D / 8; n++) {
+        *reinterpret_cast<u32*>(&through.rows[own + lane / 4][8 * n + lane % 4 * 2]) = pack_bf16(values[n][0], values[n][1]);
+        *reinterpret_cast<u32*>(&through.rows[own + lane / 4 + 8][8 * n + lane % 4 * 2]) =
+            pack_bf16(values[n][2], values[n][3]);
+    }
+    __syncwarp();
+    constexpr int PARTS = D / 8, AT_ONCE = WARP / PARTS;
+    const int row = lane / PARTS, part = lane % PARTS * 8;
+    bf16* to = out + size_t(work.first_row + first + row) * stride + head * D + part;
+#pragma unroll
+    for (int n = 0; n < 16; n += AT_ONCE)
+        if (first + row + n < work.length)
+            *reinterpret_cast<uint4*>(to + size_t(n) * stride) =
+                *reinterpret_cast<const uint4*>(&through.rows[own + row + n][part]);
+}
+
+// scale * fitness of two neighbouring genes of a head, or 1.
+__device__ __forceinline__ void modulation_of(
+    const float* fitness, int fitness_columns, float scale, u32 sequence, int kv_head, int gene, float (&factor)[2]) {
+    factor[0] = factor[1] = 1;
+    if (fitness) {
+        const float2 pair =
+            *reinterpret_cast<const float2*>(fitness + size_t(sequence) * fitness_columns + kv_head * D + gene);
+        factor[0] = scale * pair.x, factor[1] = scale * pair.y;
+    }
+}
+
+// Begins to copy two tiles of the same rows.
+__device__ __forceinline__ void fetch_both(
+    Tile& one, Heads of_one, Tile& other, Heads of_other, const Work& work, int head, int first) {
+    one.fetch(work, of_one, head, first);
+    other.fetch(work, of_other, head, first);
+    cp_async_commit();
+}
+
+// Waits for what was fetched, and until all warps have done with what may be fetched over.
+__device__ __forceinline__ void arrive() {
+    cp_async_wait<0>();
+    __syncthreads();
+}
+
+// Multiplies a left operand's columns, a head's genes, by what modulates them.
+__device__ __forceinline__ void modulate(
+    u32 (&left)[D / 16][4], const float* fitness, int fitness_columns, float scale, u32 sequence, int kv_head) {
+#pragma unroll
+    for (int part = 0; part < D / 16; part++)
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            float factor[2];
+            const int gene = 16 * part + i / 2 * 8 + lane_of() % 4 * 2;
+            modulation_of(fitness, fitness_columns, scale, sequence, kv_head, gene, factor);
+            u32& pair = left[part][i];
+            pair = pack_bf16(__uint_as_float(pair << 16) * factor[0], __uint_as_float(pair & 0xFFFF0000) * factor[1]);
+        }
+}

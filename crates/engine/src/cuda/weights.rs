@@ -1,0 +1,81 @@
+//! Copies of parameters as matrix products read them.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError, Weak};
+
+use super::arena::Block;
+use super::context::{Context, arguments};
+use super::elementwise::grid;
+use super::programs::Program::Linear;
+use super::slice::{Kind, Slice};
+use crate::tensor::Tensor;
+
+/// Weights and biases as products read them: in the activations' kind, those of one input joined. Made when they are
+/// first needed, for the forward and the backward pass, and written again by whoever updates their parameters.
+#[derive(Default)]
+pub struct Weights(Mutex<HashMap<(Vec<u64>, Kind), Copy>>);
+
+struct Copy {
+    /// The contents that it is a copy of.
+    stamps: Vec<u64>,
+    /// Of their memory, so that copies of what is no more can be dropped.
+    sources: Vec<Weak<Block>>,
+    joined: Tensor,
+}
+
+impl Weights {
+    /// Tensors of equal columns, one below the other, in that kind.
+    pub fn joined(&self, context: &Context, tensors: &[&Tensor], kind: Kind) -> Tensor {
+        if let &[single] = tensors
+            && single.slice().kind() == kind
+        {
+            return single.clone();
+        }
+        let slices: Vec<&Slice> = tensors.iter().map(|tensor| tensor.slice()).collect();
+        let key = (slices.iter().map(|slice| slice.address()).collect(), kind);
+        let stamps: Vec<u64> = slices.iter().map(|slice| slice.stamp()).collect();
+        let mut copies = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(copy) = copies.get(&key).filter(|copy| copy.stamps == stamps) {
+            return copy.joined.clone();
+        }
+        copies.retain(|_, copy| copy.sources.iter().all(|source| source.strong_count() > 0));
+        let columns = tensors[0].columns();
+        let rows = tensors.iter().map(|tensor| tensor.len() / columns).sum::<usize>();
+        let mut joined = Tensor::of_kind(tensors[0].device(), &[rows, columns], kind);
+        let mut to = joined.slice_mut().address();
+        for slice in &slices {
+            let (kernel, count) = (if kind == Kind::Bf16 { "round_weights" } else { "copy_weights" }, slice.len());
+            context.launch(Linear, kernel, grid(count.div_ceil(4)), arguments![slice.address(), to, count]);
+            to += (count * kind.size()) as u64;
+        }
+        let sources = slices.iter().map(|slice| slice.lifetime()).collect();
+        copies.insert(key, Copy { stamps, sources, joined: joined.clone() });
+        joined
+    }
+
+    /// Where an update of parameters is to leave them rounded as well: an address for each, 0 where there is no copy.
+    /// The copies become those of what the parameters hold then; an update that is skipped changes neither.
+    pub fn renewed(&self, parameters: &mut [&mut Tensor]) -> Vec<u64> {
+        let before: Vec<u64> = parameters.iter().map(|parameter| parameter.slice().stamp()).collect();
+        let place: HashMap<u64, usize> = parameters
+            .iter_mut()
+            .enumerate()
+            .map(|(place, parameter)| (parameter.slice_mut().address(), place))
+            .collect();
+        let mut rounded = vec![0; parameters.len()];
+        for ((addresses, kind), copy) in self.0.lock().unwrap_or_else(PoisonError::into_inner).iter_mut() {
+            let places: Option<Vec<usize>> = addresses.iter().map(|address| place.get(address).copied()).collect();
+            let Some(places) = places.filter(|_| *kind == Kind::Bf16) else { continue };
+            if !places.iter().zip(&copy.stamps).all(|(&place, &stamp)| before[place] == stamp) {
+                continue;
+            }
+            let mut to = copy.joined.slice().address();
+            for &place in &places {
+                rounded[place] = to;
+                to += (parameters[place].len() * kind.size()) as u64;
+            }
+            copy.stamps = places.iter().map(|&place| parameters[place].slice().stamp()).collect();
+        }
+        rounded
+    }
+}
