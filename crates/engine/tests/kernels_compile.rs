@@ -58,7 +58,7 @@ fn faults(program: Program, capability: (i32, i32)) -> Option<Vec<String>> {
 
 #[test]
 fn every_kernel_compiles_for_ampere_and_hopper_and_spills_no_more_than_it_may() {
-    let mut work: Vec<_> = Program::ALL.iter().flat_map(|&program| [(program, (8, 0)), (program, (9, 0))]).collect();
+    let work: Vec<_> = Program::ALL.iter().flat_map(|&program| [(program, (8, 0)), (program, (9, 0))]).collect();
     let (next, found) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {

@@ -49,7 +49,7 @@ struct Plan {
 }
 
 /// Tokens whose gradients one block sums, of an id with so many: a block then sums about as many partial sums.
-fn chunk(tokens: usize) -> usize {
+fn chunk_of(tokens: usize) -> usize {
     CHUNK.max(tokens.isqrt())
 }
 
@@ -68,7 +68,7 @@ impl Plan {
         }
         for row in 0..table_rows {
             let (begin, end) = (begins[row] as usize, begins[row + 1] as usize);
-            let chunk = chunk(end - begin);
+            let chunk = chunk_of(end - begin);
             let several = end - begin > chunk;
             for first in (begin..end).step_by(chunk) {
                 plan.bounds.push(end.min(first + chunk) as u32);
@@ -159,7 +159,7 @@ mod tests {
         for (chunk, &target) in plan.targets.iter().enumerate() {
             let tokens = &plan.order[plan.bounds[chunk] as usize..plan.bounds[chunk + 1] as usize];
             let of_row = ids.iter().filter(|&&id| id == row_of(target)).count();
-            assert!(!tokens.is_empty() && tokens.len() <= chunk(of_row));
+            assert!(!tokens.is_empty() && tokens.len() <= chunk_of(of_row));
             rows[row_of(target) as usize].extend_from_slice(tokens);
         }
         for (row, tokens) in (0..).zip(rows) {
