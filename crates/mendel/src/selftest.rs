@@ -34,6 +34,7 @@ pub fn run(
     let mut checks = selftest::run(device, &wanted, &mut advance)?;
     for (heads, arm, settings) in arms(settings) {
         let form = match (arm.genetic, settings.genetic.num_generations) {
+            (false, _) if settings.qk_norm => "standard with QK norm",
             (false, _) => "standard",
             (true, 0) => "genetic, fixed point",
             (true, _) => "genetic, evolved",
@@ -49,16 +50,18 @@ pub fn run(
     Ok(checks)
 }
 
-/// Heads of 32 and of 64, standard and genetic; of the latter both forms.
+/// Heads of 32 and of 64, standard and genetic; of the latter both forms, of the former also with norms on queries and keys.
 fn arms(settings: &Settings) -> Vec<(usize, Arm, Settings)> {
     let mut fixed_point = settings.clone();
     fixed_point.genetic.num_generations = 0;
+    let normalised = Settings { qk_norm: true, ..settings.clone() };
     vec![
         (4, Arm::standard(), settings.clone()),
         (2, Arm::standard(), settings.clone()),
         (4, Arm::genetic(), fixed_point.clone()),
         (2, Arm::genetic(), fixed_point),
         (2, Arm::genetic(), settings.clone()),
+        (4, Arm::standard(), normalised),
     ]
 }
 

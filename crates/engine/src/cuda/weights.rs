@@ -54,7 +54,7 @@ impl Weights {
     }
 
     /// Where an update of parameters is to leave them rounded as well: an address for each, 0 where there is no copy.
-    /// The copies become those of what the parameters hold then; an update that is skipped changes neither.
+    /// These copies become those of what the parameters hold then; an update that is skipped changes neither.
     pub fn renewed(&self, parameters: &mut [&mut Tensor]) -> Vec<u64> {
         let before: Vec<u64> = parameters.iter().map(|parameter| parameter.slice().stamp()).collect();
         let place: HashMap<u64, usize> = parameters
@@ -66,7 +66,9 @@ impl Weights {
         for ((addresses, kind), copy) in self.0.lock().unwrap_or_else(PoisonError::into_inner).iter_mut() {
             let places: Option<Vec<usize>> = addresses.iter().map(|address| place.get(address).copied()).collect();
             let Some(places) = places.filter(|_| *kind == Kind::Bf16) else { continue };
-            if !places.iter().zip(&copy.stamps).all(|(&place, &stamp)| before[place] == stamp) {
+            let valid = places.iter().zip(&copy.stamps).all(|(&place, &stamp)| before[place] == stamp);
+            // Where a parameter has several copies, alone and joined, the others are made again when they are needed.
+            if !valid || places.iter().any(|&place| rounded[place] > 0) {
                 continue;
             }
             let mut to = copy.joined.slice().address();
