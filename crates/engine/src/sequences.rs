@@ -21,6 +21,12 @@ pub struct Sequences {
 
 /// Queries, or keys, that a GPU's kernels of attention take at once.
 pub(crate) const TILE: usize = 64;
+/// Those of one warp.
+const WARP_ROWS: usize = 16;
+/// Words of a row of [`Sequences::tiles`].
+const TILE_WORDS: usize = 5;
+/// In place of a sequence, where a warp has none.
+const NO_SEQUENCE: u32 = u32::MAX;
 
 impl Sequences {
     /// From the length of each sequence and the number by which the random generator knows it.
@@ -104,10 +110,16 @@ impl Sequences {
         &self.owners
     }
 
-    /// `[tiles, 2]` on a GPU, else empty: the sequence and the first position of every run of [`TILE`] tokens, those
-    /// of the longest sequences first, which have the most work.
+    /// `[tiles, 5]` on a GPU, else empty: what the four warps of a block of attention's kernels take, [`WARP_ROWS`] rows
+    /// each. That is a sequence for each, and the position of the tile of [`TILE`] rows in it: the same sequence for all
+    /// four, or four short ones, of which [`NO_SEQUENCE`] are missing. The longest come first, which have the most work.
     pub(crate) fn tiles(&self) -> &Ids {
         &self.tiles
+    }
+
+    /// How many rows [`Sequences::tiles`] has.
+    pub(crate) fn tile_count(&self) -> usize {
+        self.tiles.len() / TILE_WORDS
     }
 }
 
@@ -131,7 +143,31 @@ fn owners(lengths: &[usize]) -> Vec<u32> {
 fn tiles(lengths: &[usize]) -> Vec<u32> {
     let mut longest_first: Vec<usize> = (0..lengths.len()).collect();
     longest_first.sort_by_key(|&sequence| std::cmp::Reverse(lengths[sequence]));
-    let of =
-        |sequence: usize| (0..lengths[sequence]).step_by(TILE).flat_map(move |first| [sequence as u32, first as u32]);
-    longest_first.into_iter().flat_map(of).collect()
+    let short = longest_first.partition_point(|&sequence| lengths[sequence] > WARP_ROWS);
+    let (long, short) = longest_first.split_at(short);
+    let long = long.iter().flat_map(|&sequence| {
+        (0..lengths[sequence]).step_by(TILE).map(move |position| ([sequence as u32; 4], position as u32))
+    });
+    let short = short.chunks(4).map(|four| {
+        let sequences = std::array::from_fn(|warp| four.get(warp).map_or(NO_SEQUENCE, |&sequence| sequence as u32));
+        (sequences, 0)
+    });
+    long.chain(short).flat_map(|([a, b, c, d], position)| [a, b, c, d, position]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tiles_hold_the_longest_first_and_short_sequences_by_fours() {
+        let none = NO_SEQUENCE;
+        #[rustfmt::skip]
+        let expected = [
+            2, 2, 2, 2, 0,  2, 2, 2, 2, 64,
+            5, 5, 5, 5, 0,
+            1, 0, 3, 4, 0,  6, none, none, none, 0,
+        ];
+        assert_eq!(tiles(&[9, 16, 65, 9, 9, 17, 1]), expected);
+    }
 }

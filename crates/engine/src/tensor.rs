@@ -315,7 +315,11 @@ impl Tensor {
         }
     }
 
-    fn of_slices(device: &Device, shapes: impl Iterator<Item = Vec<usize>>, slices: Vec<Slice>) -> Vec<Self> {
+    pub(crate) fn of_slices(
+        device: &Device,
+        shapes: impl Iterator<Item = Vec<usize>>,
+        slices: Vec<Slice>,
+    ) -> Vec<Self> {
         let array =
             |(shape, slice)| Array { device: device.clone(), shape, storage: Storage::Cuda(Arc::new(slice), None) };
         shapes.zip(slices).map(array).collect()

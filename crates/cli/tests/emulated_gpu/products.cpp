@@ -25,7 +25,7 @@ using emulated::Type;
 enum Status { SUCCESS = 0, NOT_INITIALIZED = 1, INVALID_VALUE = 7, NOT_SUPPORTED = 15 };
 enum { CUDA_R_32F = 0, CUDA_R_16BF = 14 };
 enum { COMPUTE_32F = 68, COMPUTE_32F_PEDANTIC = 69, COMPUTE_32F_FAST_TF32 = 77 };
-enum { EPILOGUE_DEFAULT = 1, EPILOGUE_BIAS = 4, EPILOGUE_BGRADA = 256, EPILOGUE_BGRADB = 512 };
+enum { EPILOGUE_DEFAULT = 1, EPILOGUE_BIAS = 4 };
 
 struct Description {
     std::int32_t compute_type, scale_type, pointer_mode = 0, transpose_a = 0, transpose_b = 0, transpose_c = 0;
@@ -119,10 +119,6 @@ Status check(const Description& what, const Layout& a, const Layout& b, const La
     switch (what.epilogue) {
         case EPILOGUE_DEFAULT: return SUCCESS;
         case EPILOGUE_BIAS: break;
-        case EPILOGUE_BGRADA:
-        case EPILOGUE_BGRADB:
-            if (d.batches != 1) return refuse(NOT_SUPPORTED, "a gradient of the bias with batches");
-            break;
         default: return refuse(NOT_SUPPORTED, "this epilogue");
     }
     if (what.bias_type != -1 && !type_of(what.bias_type, type)) return refuse(NOT_SUPPORTED, "this type of bias");
@@ -152,19 +148,6 @@ void need_on_device(const char* name, const void* values, const Layout& layout) 
     type_of(layout.type, type);
     std::size_t elements = (layout.columns - 1) * layout.ld + layout.rows + (layout.batches - 1) * layout.batch_step;
     need_on_device(name, values, elements * emulated::bytes_of(type));
-}
-
-// cublasLtEpilogue_t: BGRADA sums op(A) over k, a value for each row of D; BGRADB sums op(B) over k, one for each
-// column.
-void sum_over_k(const Description& what, const emulated::Product& p, Type type) {
-    bool of_a = what.epilogue == EPILOGUE_BGRADA;
-    const Matrix& from = of_a ? p.a : p.b;
-    std::ptrdiff_t across = of_a ? from.row_step : from.column_step, along = of_a ? from.column_step : from.row_step;
-    for (std::ptrdiff_t i = 0; i < (of_a ? p.m : p.n); ++i) {
-        double sum = 0;
-        for (std::ptrdiff_t k = 0; k < p.k; ++k) sum += emulated::read(from.values, from.type, i * across + k * along);
-        emulated::write(what.bias, type, i, static_cast<float>(sum));
-    }
 }
 
 bool aligned(const void* pointer, std::size_t to) { return reinterpret_cast<std::uintptr_t>(pointer) % to == 0; }
@@ -342,14 +325,11 @@ API int cublasLtMatmul(void* handle, const Description* what, const float* alpha
     type_of(what->bias_type == -1 ? d_layout->type : what->bias_type, p.bias_type);
     if (what->epilogue != EPILOGUE_DEFAULT) {
         if (!what->bias) return refuse(INVALID_VALUE, "an epilogue with a bias, but no pointer");
-        std::size_t length = what->epilogue == EPILOGUE_BGRADB ? p.n : p.m;
-        need_on_device("the bias", what->bias,
-                       (length + (p.batches - 1) * p.bias_step) * emulated::bytes_of(p.bias_type));
+        need_on_device("the bias", what->bias, (p.m + (p.batches - 1) * p.bias_step) * emulated::bytes_of(p.bias_type));
     }
     std::size_t workspace_used = algorithm ? algorithm->workspace : 0;
-    emulated_enqueue(stream, [p, workspace, workspace_used, what = *what] {
+    emulated_enqueue(stream, [p, workspace, workspace_used] {
         if (workspace_used) std::memset(workspace, 0xFF, workspace_used);
-        if (what.epilogue == EPILOGUE_BGRADA || what.epilogue == EPILOGUE_BGRADB) sum_over_k(what, p, p.bias_type);
         emulated::multiply(p);
         emulated_check_after("a product of cuBLASLt");
     });

@@ -3,7 +3,7 @@
 #include "attention.cuh"
 
 // That are to share a multiprocessor.
-constexpr int BLOCKS = D == 32 ? 5 : 4;
+constexpr int BLOCKS = D == 32 ? 4 : 3;
 
 struct Modulation {
     const float* fitness;
@@ -19,14 +19,14 @@ __device__ void forward(
     const auto [tile, head] = RowAndHead(heads);
     const Work work(tile, tiles, begins, ids);
     const int kv_head = head / group, lane = lane_of();
-    const int first = work.first + warp_of() * 16, row = first + lane / 4;
+    const int first = work.first, row = first + lane / 4;
     const int blocks = (work.length + 3) / 4;
     const Stream stream = stream_of(dropout.site, work.id, head, 0);
     u32 query[D / 16][4];
     // The largest score of each of two rows, and the sum of what it makes of the others.
     float sums[D / 8][4] = {}, largest[2] = {-1e30f, -1e30f}, total[2] = {};
-    const int end = causal ? min(work.length, work.first + TILE) : work.length;
-    queries.fetch(work, q, head, work.first);
+    const int end = work.end(causal), own_end = min(work.length, causal ? first + 16 : work.length);
+    queries.fetch(work, q, head, work.tile);
     fetch_both(keys[0], k, values[0], v, work, kv_head, 0);
     arrive();
     queries.left(warp_of() * 16, query);
@@ -34,13 +34,14 @@ __device__ void forward(
     for (int key = 0; key < end; key += TILE, stage ^= 1) {
         arrive();
         if (key + TILE < end) fetch_both(keys[stage ^ 1], k, values[stage ^ 1], v, work, kv_head, key + TILE);
-        if (first >= work.length) continue;
-        for (int part = 0; part < TILE && key + part < end; part += 32) {
-            const int begin = key + part;
+        if (work.idle()) continue;
+        for (int part = 0; part < TILE && key + part < own_end; part += 32) {
+            const int begin = key + part, pieces = begin + 16 < own_end ? 2 : 1;
             float scores[2][2][4], most[2] = {largest[0], largest[1]};
 #pragma unroll
             for (int piece = 0; piece < 2; piece++) {
-                scores_of(query, keys[stage], part + 16 * piece, scores[piece]);
+                if (piece == pieces) break;
+                scores_of(query, keys[stage], work.part + part + 16 * piece, scores[piece]);
                 if (causal || begin + 16 * piece + 16 > work.length)
                     hide(scores[piece], first, begin + 16 * piece, work.length, causal);
 #pragma unroll
@@ -59,6 +60,7 @@ __device__ void forward(
             const float top[2] = {largest[0] * SCALE_LOG2, largest[1] * SCALE_LOG2};
 #pragma unroll
             for (int piece = 0; piece < 2; piece++) {
+                if (piece == pieces) break;
 #pragma unroll
                 for (int eight = 0; eight < 2; eight++) {
                     float(&p)[4] = scores[piece][eight];
@@ -74,11 +76,11 @@ __device__ void forward(
                         mask.apply(p);
                     }
                 }
-                add_weighted(sums, scores[piece], values[stage], part + 16 * piece);
+                add_weighted(sums, scores[piece], values[stage], work.part + part + 16 * piece);
             }
         }
     }
-    if (first >= work.length) return;
+    if (work.idle()) return;
 #pragma unroll
     for (int i = 0; i < 2; i++) {
         total[i] += __shfl_xor_sync(ALL_LANES, total[i], 1);
@@ -95,7 +97,7 @@ __device__ void forward(
 #pragma unroll
         for (int i = 0; i < 4; i++) sums[n][i] *= total[i / 2] * factor[i % 2];
     }
-    store_rows(sums, keys[stage], work, first, out, out_stride, head);
+    store_rows(sums, keys[stage], work, out, out_stride, head);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) attention(

@@ -1,9 +1,9 @@
 // Attention within packed sequences on tensor cores, for heads of HEAD_DIM (32 or 64) columns in bf16: what its kernels
-// share. A block takes 64 rows of a sequence and head, each of its four warps 16, and goes through the sequence's rows
-// on the other side of the scores in tiles of 64. It does so in two stages: while one is worked on, the other's tiles
-// are on their way. What stays with the block begins in the second stage's place, and goes to registers; results are
-// stored through the stage that nobody reads any more. Nothing is added to memory that another block adds to, so that
-// the sums have an order.
+// share. A block takes a tile of 64 rows, each of its four warps 16 of them: rows of one sequence, or, where four
+// sequences have no more than 16 each, a sequence for each warp. It goes through the rows on the other side of the
+// scores in tiles of 64. It does so in two stages: while one is worked on, the other's tiles are on their way. What
+// stays with the block begins in the second stage's place, and goes to registers; results are stored through the stage
+// that nobody reads any more. Nothing is added to memory that another block adds to, so that the sums have an order.
 #pragma once
 #include "random.cuh"
 
@@ -22,17 +22,42 @@ struct Heads {
     int stride;
 };
 
-// The block's work: a tile of a sequence.
+// What sequences.rs writes where a warp has none.
+constexpr u32 NO_SEQUENCE = 0xFFFFFFFF;
+
+// A warp's work: 16 rows of a sequence, in a tile that it shares with the block's other warps, each of which takes the
+// next 16, or whose other rows are other sequences'.
 struct Work {
     u32 sequence, id;
-    int first_row, length, first;
+    int first_row, length;
+    // Positions in the sequence: of the tile, and of the warp's own rows.
+    int tile, first;
+    // Where the rows of the sequence begin in its tiles.
+    int part;
+    bool alone;
 
-    __device__ __forceinline__ Work(int tile, const u32* tiles, const u32* begins, const u32* ids) {
-        sequence = tiles[2 * tile];
-        first = tiles[2 * tile + 1];
-        id = ids[sequence];
-        first_row = begins[sequence];
-        length = begins[sequence + 1] - first_row;
+    // From a row of `tiles`: a sequence for each warp, and the tile's position in it.
+    __device__ __forceinline__ Work(int row, const u32* tiles, const u32* begins, const u32* ids) {
+        const u32* words = tiles + 5 * row;
+        const u32 word = words[warp_of()];
+        tile = words[4];
+        alone = words[0] != words[3];
+        part = alone ? 16 * warp_of() : 0;
+        first = alone ? 0 : tile + 16 * warp_of();
+        const bool any = word != NO_SEQUENCE;
+        sequence = any ? word : 0;
+        id = any ? ids[sequence] : 0;
+        first_row = any ? begins[sequence] : 0;
+        length = any ? begins[sequence + 1] - first_row : 0;
+    }
+
+    __device__ __forceinline__ bool idle() const {
+        return first >= length;
+    }
+
+    // How far the block's warps go through a sequence; those that are alone need one tile.
+    __device__ __forceinline__ int end(bool causal) const {
+        return alone ? 1 : causal ? min(length, tile + TILE) : length;
     }
 };
 
@@ -40,16 +65,18 @@ struct Work {
 struct Tile {
     bf16 rows[TILE][D + 8];
 
-    // Begins to copy the rows from `first` on; those behind the sequence's end are zeros.
-    __device__ __forceinline__ void fetch(const Work& work, Heads heads, int head, int first) {
-        // A thread takes 16 bytes of a row, and of every so many-th after it.
-        constexpr int PARTS = D / 8, AT_ONCE = THREADS / PARTS;
-        const int row = threadIdx.x / PARTS, part = threadIdx.x % PARTS * 8;
-        const bf16* from = heads.data + size_t(work.first_row + first + row) * heads.stride + head * D + part;
+    // Begins to copy the rows from `position` on; those behind a sequence's end are zeros.
+    __device__ __forceinline__ void fetch(const Work& work, Heads heads, int head, int position) {
+        // A warp brings its own 16 rows, a lane 16 bytes of one, and of every so many-th after it.
+        constexpr int PARTS = D / 8, AT_ONCE = WARP / PARTS;
+        const int row = lane_of() / PARTS, part = lane_of() % PARTS * 8;
+        const int from_row = position + 16 * warp_of() - work.part + row;
+        const bf16* from = heads.data + size_t(work.first_row + from_row) * heads.stride + head * D + part;
 #pragma unroll
-        for (int n = 0; n < TILE; n += AT_ONCE) {
-            const bool valid = first + row + n < work.length;
-            cp_async_16(&rows[row + n][part], valid ? from + size_t(n) * heads.stride : heads.data, valid);
+        for (int n = 0; n < 16; n += AT_ONCE) {
+            const bool valid = from_row + n < work.length;
+            cp_async_16(
+                &rows[16 * warp_of() + row + n][part], valid ? from + size_t(n) * heads.stride : heads.data, valid);
         }
     }
 
@@ -172,7 +199,7 @@ __device__ __forceinline__ void hide(float (&scores)[2][4], int query, int key, 
 
 // Stores 16 rows of a head from the registers of a warp, through the warp's own rows of a tile.
 __device__ __forceinline__ void store_rows(
-    const float (&values)[D / 8][4], Tile& through, const Work& work, int first, bf16* out, int stride, int head) {
+    const float (&values)[D / 8][4], Tile& through, const Work& work, bf16* out, int stride, int head) {
     const int lane = lane_of(), own = warp_of() * 16;
 #pragma unroll
     for (int n = 0; n < D / 8; n++) {
@@ -183,12 +210,43 @@ __device__ __forceinline__ void store_rows(
     __syncwarp();
     constexpr int PARTS = D / 8, AT_ONCE = WARP / PARTS;
     const int row = lane / PARTS, part = lane % PARTS * 8;
-    bf16* to = out + size_t(work.first_row + first + row) * stride + head * D + part;
+    bf16* to = out + size_t(work.first_row + work.first + row) * stride + head * D + part;
 #pragma unroll
     for (int n = 0; n < 16; n += AT_ONCE)
-        if (first + row + n < work.length)
+        if (work.first + row + n < work.length)
             *reinterpret_cast<uint4*>(to + size_t(n) * stride) =
                 *reinterpret_cast<const uint4*>(&through.rows[own + row + n][part]);
+}
+
+// The sums of a tile's rows, which the warps have stored through it, by column: each warp's by a product with ones for its
+// rows before the sequence's end, then the warps' in their order.
+__device__ __forceinline__ void sum_rows(const Tile& through, const Work& work, float (&of_warps)[WARPS][D], float* out) {
+    const int lane = lane_of(), own = warp_of() * 16, count = work.length - work.first;
+    u32 ones[4];
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        const int row = lane % 4 * 2 + i / 2 * 8;
+        ones[i] = (row < count ? 0x3F80 : 0) | (row + 1 < count ? 0x3F800000 : 0);
+    }
+#pragma unroll
+    for (int n = 0; n < D / 16; n++) {
+        float sums[2][4] = {};
+        u32 columns[4];
+        through.right_by_columns(own, 16 * n, columns);
+        multiply_two(sums[0], sums[1], ones, columns);
+        if (lane < 4)
+#pragma unroll
+            for (int eight = 0; eight < 2; eight++)
+                *reinterpret_cast<float2*>(&of_warps[warp_of()][16 * n + 8 * eight + 2 * lane]) =
+                    make_float2(sums[eight][0], sums[eight][1]);
+    }
+    __syncthreads();
+    if (const int column = threadIdx.x; column < D) {
+        float sum = 0;
+#pragma unroll
+        for (int warp = 0; warp < WARPS; warp++) sum += of_warps[warp][column];
+        out[column] = sum;
+    }
 }
 
 // scale * fitness of two neighbouring genes of a head, or 1.
@@ -216,6 +274,19 @@ __device__ __forceinline__ void arrive() {
     __syncthreads();
 }
 
+// The warp's own rows of a head as the left operand of a product over the columns, zeros behind the sequence's end.
+__device__ __forceinline__ void left_from_memory(u32 (&left)[D / 16][4], const Work& work, Heads heads, int head) {
+    const int row = work.first + lane_of() / 4;
+    const bf16* from = heads.data + size_t(work.first_row + row) * heads.stride + head * D + lane_of() % 4 * 2;
+#pragma unroll
+    for (int k = 0; k < D / 16; k++)
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            left[k][i] = row + i % 2 * 8 < work.length
+                ? *reinterpret_cast<const u32*>(from + size_t(i % 2 * 8) * heads.stride + 16 * k + i / 2 * 8)
+                : 0;
+}
+
 // Multiplies a left operand's columns, a head's genes, by what modulates them.
 __device__ __forceinline__ void modulate(
     u32 (&left)[D / 16][4], const float* fitness, int fitness_columns, float scale, u32 sequence, int kv_head) {
@@ -227,6 +298,6 @@ __device__ __forceinline__ void modulate(
             const int gene = 16 * part + i / 2 * 8 + lane_of() % 4 * 2;
             modulation_of(fitness, fitness_columns, scale, sequence, kv_head, gene, factor);
             u32& pair = left[part][i];
-            pair = pack_bf16(__uint_as_float(pair << 16) * factor[0], __uint_as_float(pair & 0xFFFF0000) * factor[1]);
+            pair = pack_bf16(low_half(pair) * factor[0], high_half(pair) * factor[1]);
         }
 }

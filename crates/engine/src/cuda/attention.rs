@@ -5,13 +5,15 @@ use super::elementwise::as_kind;
 use super::modulate::{self, Of};
 use super::programs::Program;
 use super::slice::Kind;
-use super::{DropoutWords, gene_fitness, suffix};
+use super::{DropoutWords, gene_fitness, suffix, sum_rows};
 use crate::kernels::{AttentionGradients, AttentionOutputs, AttentionSaved, Modulation, OfValues};
 use crate::ops::attention::Attention;
 use crate::sequences::Sequences;
 use crate::tensor::{Ids, Tensor};
 
 const THREADS: usize = 128;
+/// Of such a block on tensor cores.
+const WARPS: usize = 4;
 /// Rows that a block of the general kernels takes.
 const ROWS: usize = 4;
 /// The widest head that the general kernels take.
@@ -78,7 +80,7 @@ impl<'a> Call<'a> {
 
     /// A block for every tile of every head.
     fn by_tile(&self, heads: usize) -> Grid {
-        Grid::line(self.sequences.tiles().len() / 2 * heads, THREADS)
+        Grid::line(self.sequences.tile_count() * heads, THREADS)
     }
 
     /// A warp for every row of every head.
@@ -192,47 +194,44 @@ impl Call<'_> {
         dfitness: Option<&mut Tensor>,
     ) {
         let Call { context, sequences, options, group, causal, .. } = *self;
+        let (device, n_heads, tile_count) = (dout.device(), options.n_heads as i32, sequences.tile_count());
         let program = if self.head_dim == 32 { Program::AttentionGradient32 } else { Program::AttentionGradient64 };
         let (kept, lse) = (self.dropout.kept, saved.lse.slice().address());
         let (bits, bit_begins, bit_words) = self.kept(saved);
         let [(q, q_stride), (k, k_stride), (v, v_stride)] = qkv.map(heads);
         let [(dq, dq_stride), (dk, dk_stride), (dv, dv_stride)] = outputs.map(heads);
         let ([begins, ids], tiles) = (self.begins_and_ids(), sequences.tiles().slice().address());
-        let mut along = Tensor::empty(dout.device(), &[sequences.tokens(), options.n_heads]);
-        let along = along.slice_mut().address();
+        let ((from, from_stride), (gradient, gradient_stride)) = (heads(out), heads(dout));
+        let along = Tensor::empty(device, &[sequences.tokens(), options.n_heads]);
+        let along = along.slice().address();
         let (fitness, fitness_columns, scale) = fitness_of(modulation);
         let dfitness = dfitness.map_or(0, |dfitness| dfitness.slice_mut().address());
-        // Where the fitness is made from the values, its gradient goes on to them.
-        let of_values = modulation.and_then(|modulation| Some((modulation.fitness, modulation.of_values?)));
-        let dmeans = of_values.map(|(fitness, _)| fitness.empty_like());
-        let dmeans = dmeans.as_ref().map_or(0, |dmeans| dmeans.slice().address());
-        let inverse = of_values.map_or(0, |(_, of_values)| of_values.inverse.slice().address());
-        let ancestry = of_values.and_then(|(_, of_values)| of_values.options.ancestry.as_ref()).map(Tensor::contiguous);
-        let kind = ancestry.as_ref().map_or(Kind::F32, |ancestry| ancestry.slice().kind());
-        let shares = ancestry.as_ref().map_or(0, |ancestry| ancestry.slice().address());
-        let (out, (gradient, gradient_stride)) = (out.contiguous(), heads(dout));
-        let (from, columns) = (out.slice().address(), out.columns() as i32);
-        let by_sequence = Grid::line(sequences.len() * options.n_kv_heads, THREADS);
-        let (n_heads, n_kv_heads) = (options.n_heads as i32, options.n_kv_heads as i32);
+        // Of every warp's rows of every tile.
+        let of_genes = modulation.map(|_| Tensor::empty(device, &[WARPS * tile_count, out.columns()]));
+        let of_genes = of_genes.as_ref().map_or(0, |sums| sums.slice().address());
+        let of_values = modulation.and_then(|modulation| modulation.of_values);
+        let inverse = of_values.map_or(0, |of_values| of_values.inverse.slice().address());
+        let ancestry = of_values.and_then(|of_values| of_values.options.ancestry.as_ref());
+        let ancestry = ancestry.map(|ancestry| as_kind(context, ancestry, Kind::Bf16));
+        let ancestry = ancestry.as_ref().map_or(0, |ancestry| ancestry.slice().address());
+        let of_rows = sum_rows::room(device, tile_count, &outputs.map(Tensor::columns));
+        let width = outputs.map(Tensor::columns).iter().sum::<usize>() as i32;
+        let [dq_sums, dk_sums, dv_sums] = [0, 1, 2].map(|of: usize| of_rows[of].slice().address());
         #[rustfmt::skip]
         let arguments = arguments![
-            from, gradient, begins, n_kv_heads, group, fitness, fitness_columns, inverse, dmeans, along, dfitness, columns
-        ];
-        context.launch(program, "along_output", by_sequence, arguments);
-        #[rustfmt::skip]
-        let arguments = arguments![
-            q, q_stride, k, k_stride, v, v_stride, gradient, gradient_stride, lse, along, bits, bit_begins, bit_words,
-            tiles, begins, ids, n_heads, group, causal, kept, fitness, fitness_columns, scale, dq, dq_stride
+            q, q_stride, k, k_stride, v, v_stride, from, from_stride, gradient, gradient_stride, lse, along, bits, bit_begins,
+            bit_words, tiles, begins, ids, n_heads, group, causal, kept, fitness, fitness_columns, scale, of_genes, dq,
+            dq_stride, dq_sums, width
         ];
         context.launch(program, "attention_gradient_in_queries", self.by_tile(options.n_heads), arguments);
         #[rustfmt::skip]
         let arguments = arguments![
             q, q_stride, k, k_stride, v, v_stride, gradient, gradient_stride, lse, along, bits, bit_begins, bit_words,
-            tiles, begins, ids, n_heads, group, causal, kept, fitness, fitness_columns, scale, dmeans, shares, dk, dk_stride, dv,
-            dv_stride
+            tiles, begins, ids, n_heads, group, causal, kept, fitness, fitness_columns, scale, inverse, ancestry, of_genes,
+            dfitness, dk, dk_stride, dk_sums, dv, dv_stride, dv_sums, width
         ];
-        let kernel = format!("attention_gradient_in_keys_{}", suffix(kind));
-        context.launch(program, &kernel, self.by_tile(options.n_kv_heads), arguments);
+        context.launch(program, "attention_gradient_in_keys", self.by_tile(options.n_kv_heads), arguments);
+        outputs.into_iter().zip(of_rows).for_each(|(output, sums)| sum_rows::keep(output, sums));
     }
 
     fn on_rows(&self, qkv: [&Tensor; 3], saved: &AttentionSaved, dout: &Tensor, outputs: [&Tensor; 3]) {

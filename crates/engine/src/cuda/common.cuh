@@ -22,6 +22,15 @@ __device__ __forceinline__ bf16 from_float<bf16>(float x) {
     return to_bf16(x);
 }
 
+// Two of 16 bits in a word.
+__device__ __forceinline__ float low_half(u32 pair) {
+    return __uint_as_float(pair << 16);
+}
+
+__device__ __forceinline__ float high_half(u32 pair) {
+    return __uint_as_float(pair & 0xFFFF0000);
+}
+
 // Four numbers side by side, on a boundary of four.
 __device__ __forceinline__ void load4(const float* from, float (&x)[4]) {
     const float4 v = *reinterpret_cast<const float4*>(from);
@@ -30,8 +39,7 @@ __device__ __forceinline__ void load4(const float* from, float (&x)[4]) {
 
 __device__ __forceinline__ void load4(const bf16* from, float (&x)[4]) {
     const uint2 v = *reinterpret_cast<const uint2*>(from);
-    x[0] = __uint_as_float(v.x << 16), x[1] = __uint_as_float(v.x & 0xFFFF0000);
-    x[2] = __uint_as_float(v.y << 16), x[3] = __uint_as_float(v.y & 0xFFFF0000);
+    x[0] = low_half(v.x), x[1] = high_half(v.x), x[2] = low_half(v.y), x[3] = high_half(v.y);
 }
 
 __device__ __forceinline__ void store4(float* to, const float (&x)[4]) {

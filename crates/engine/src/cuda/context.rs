@@ -205,8 +205,13 @@ impl Context {
         }
     }
 
-    /// Puts a kernel into the stream.
+    /// Puts a kernel into the main stream.
     pub fn launch(&self, program: Program, kernel: &str, grid: Grid, arguments: &mut [u64]) {
+        self.launch_in(self.stream, program, kernel, grid, arguments);
+    }
+
+    /// Puts a kernel into that stream.
+    pub fn launch_in(&self, stream: CUstream, program: Program, kernel: &str, grid: Grid, arguments: &mut [u64]) {
         if self.has_failed() || grid.blocks.contains(&0) {
             return;
         }
@@ -218,7 +223,7 @@ impl Context {
         // them because their memory is handed out again in the stream's order only.
         let launched = unsafe {
             let (threads, shared) = ((grid.threads as u32, 1, 1), grid.shared as u32);
-            result::launch_kernel(function, (x, y, z), threads, shared, self.stream, &mut pointers)
+            result::launch_kernel(function, (x, y, z), threads, shared, stream, &mut pointers)
         };
         self.keep(launched.calling(kernel));
     }

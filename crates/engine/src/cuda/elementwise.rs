@@ -1,4 +1,4 @@
-//! Functions of single elements, copies between kinds, and sums.
+//! Functions of single elements, copies between kinds, and sums that give back what was repeated.
 
 use std::ops::Range;
 
@@ -6,16 +6,13 @@ use super::context::{Context, Grid, arguments};
 use super::programs::Program::Elementwise;
 use super::slice::{Kind, Slice};
 use super::suffix;
+use super::sum_rows::sum_rows;
 use crate::kernels::{Binary, Unary};
 use crate::tensor::Tensor;
 
 pub const THREADS: usize = 256;
-/// Threads of a block that sums rows, at most.
-const SUMMING: usize = 1024;
 /// Blocks of a launch whose threads go on to further elements: enough to fill any GPU.
 const MOST_BLOCKS: usize = 4096;
-/// Rows that one block sums.
-const ROWS_PER_SUM: usize = 128;
 
 /// A grid whose threads take `items` in turn.
 pub fn grid(items: usize) -> Grid {
@@ -151,54 +148,4 @@ pub fn reduce(context: &Context, x: &Tensor, out: &mut Tensor) {
             context.launch(Elementwise, &kernel, grid, arguments![address, out, rows as i32, columns as i32]);
         }
     }
-}
-
-/// The sum of all rows into `out` `[columns]` in single precision: parts of the rows by one block each, then the parts
-/// in their order.
-pub fn sum_rows(context: &Context, x: &Tensor, out: &mut Tensor) {
-    let (rows, columns, slice) = (x.rows(), x.columns(), x.slice());
-    let whole = Summed { address: slice.address(), kind: slice.kind(), rows, columns, stride: slice.stride(columns) };
-    let parts = rows.div_ceil(ROWS_PER_SUM).max(1);
-    if parts == 1 {
-        return sums_of_parts(context, whole, 1, out.slice_mut().address());
-    }
-    let mut partial = Tensor::empty(x.device(), &[parts, columns]);
-    sums_of_parts(context, whole, parts, partial.slice_mut().address());
-    totals(context, &partial, [out]);
-}
-
-/// The sum of the rows of partial sums `[parts, columns of all outs together]`.
-pub fn totals<const K: usize>(context: &Context, partial: &Tensor, outs: [&mut Tensor; K]) {
-    let (parts, stride) = (partial.rows(), partial.columns());
-    let outs = outs.map(|out| out.slice_mut());
-    let sum = |offset: usize, columns: usize, out: u64| {
-        let address = partial.slice().address() + 4 * offset as u64;
-        sums_of_parts(context, Summed { address, kind: Kind::F32, rows: parts, columns, stride }, 1, out);
-    };
-    if Slice::follow(&outs) {
-        return sum(0, stride, outs[0].address());
-    }
-    let mut offset = 0;
-    for out in outs {
-        sum(offset, out.len(), out.address());
-        offset += out.len();
-    }
-}
-
-/// A matrix whose rows are summed.
-struct Summed {
-    address: u64,
-    kind: Kind,
-    rows: usize,
-    columns: usize,
-    stride: usize,
-}
-
-fn sums_of_parts(context: &Context, x: Summed, parts: usize, out: u64) {
-    let Summed { address, kind, rows, columns, stride } = x;
-    // A warp for every four rows of a part: they are all under way at once.
-    let warps = rows.div_ceil(4 * parts).clamp(1, SUMMING / 32);
-    let grid = Grid { blocks: [columns.div_ceil(32), parts, 1], threads: 32 * warps, shared: 0 };
-    let arguments = arguments![address, out, rows as i32, columns as i32, stride as i32];
-    context.launch(Elementwise, &format!("sum_rows_{}", suffix(kind)), grid, arguments);
 }

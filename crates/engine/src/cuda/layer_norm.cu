@@ -130,14 +130,15 @@ NORM(float, f32)
 NORM(bf16, bf16)
 
 // With x^ the normalised row and g = gain dy: dx = (g - mean(g) - x^ mean(g x^)) / deviation; `masked`, where there is
-// one, is dx through the dropout. Each block's sums of dy x^ and dy over its rows go to `partial` [blocks, 2, columns].
+// one, is dx through the dropout. Each block's sums over its rows go to `partial` [blocks, 3, columns]: of dy x^, of dy,
+// and of what it writes last, `masked` or else dx.
 template <typename T, int CHUNKS>
 __device__ void gradient_in_registers(
     const T* x, const float* gain, const float* statistics, const T* dy, Rows sequences, Dropout dropout, T* dx,
     T* masked, float* partial, int rows) {
     constexpr int COLUMNS = CHUNKS * WARP * 4;
-    __shared__ float sums[2 * COLUMNS];
-    float gains[CHUNKS][4] = {}, biases[CHUNKS][4] = {};
+    __shared__ float sums[3 * COLUMNS];
+    float gains[CHUNKS][4] = {}, biases[CHUNKS][4] = {}, written[CHUNKS][4] = {};
     for (int row = blockIdx.x * GRADIENT_WARPS + warp_of(); row < rows; row += gridDim.x * GRADIENT_WARPS) {
         const size_t begin = size_t(row) * COLUMNS + lane_of() * 4;
         const float mean = statistics[2 * row], inverse = statistics[2 * row + 1];
@@ -175,6 +176,8 @@ __device__ void gradient_in_registers(
                 for (int i = 0; i < 4; i++) d[c][i] *= mask[i];
                 store4(masked + begin + c * WARP * 4, d[c]);
             }
+#pragma unroll
+            for (int i = 0; i < 4; i++) written[c][i] += d[c][i];
         }
     }
     for (int warp = 0; warp < GRADIENT_WARPS; warp++) {
@@ -186,11 +189,12 @@ __device__ void gradient_in_registers(
                     const int column = (c * WARP + lane_of()) * 4 + i;
                     sums[column] = gains[c][i] + (warp == 0 ? 0.0f : sums[column]);
                     sums[COLUMNS + column] = biases[c][i] + (warp == 0 ? 0.0f : sums[COLUMNS + column]);
+                    sums[2 * COLUMNS + column] = written[c][i] + (warp == 0 ? 0.0f : sums[2 * COLUMNS + column]);
                 }
         }
         __syncthreads();
     }
-    for (int c = threadIdx.x; c < 2 * COLUMNS; c += blockDim.x) partial[size_t(blockIdx.x) * 2 * COLUMNS + c] = sums[c];
+    for (int c = threadIdx.x; c < 3 * COLUMNS; c += blockDim.x) partial[size_t(blockIdx.x) * 3 * COLUMNS + c] = sums[c];
 }
 
 template <typename T>
@@ -218,17 +222,20 @@ __device__ void gradient_of_any_width(
             if (masked) masked[begin + c] = from_float<T>(d * mask_of(dropout, stream, first, c));
         }
     }
+    __syncthreads();
+    const T* last = masked ? masked : dx;
     for (int c = threadIdx.x; c < columns; c += blockDim.x) {
-        float gains = 0, biases = 0;
+        float gains = 0, biases = 0, written = 0;
         for (int base = blockIdx.x * GRADIENT_WARPS; base < rows; base += gridDim.x * GRADIENT_WARPS)
             for (int row = base; row < min(base + GRADIENT_WARPS, rows); row++) {
                 const float d = to_float(dy[size_t(row) * columns + c]);
                 const float v = to_float(x[size_t(row) * columns + c]);
                 gains += d * (v - statistics[2 * row]) * statistics[2 * row + 1];
                 biases += d;
+                written += to_float(last[size_t(row) * columns + c]);
             }
-        partial[size_t(blockIdx.x) * 2 * columns + c] = gains;
-        partial[(size_t(blockIdx.x) * 2 + 1) * columns + c] = biases;
+        float* sums = partial + size_t(blockIdx.x) * 3 * columns + c;
+        sums[0] = gains, sums[columns] = biases, sums[2 * columns] = written;
     }
 }
 
@@ -243,12 +250,12 @@ __device__ void gradient_of_any_width(
     }
 #define GRADIENT_IN_REGISTERS(T, CHUNKS) \
     gradient_in_registers<T, CHUNKS>(x, gain, statistics, dy, sequences, dropout, dx, masked, partial, rows)
-// `blocks` share a multiprocessor's registers.
-#define NORM_GRADIENTS(T, kind, blocks)                             \
-    NORM_GRADIENT(T, kind, 384, blocks, GRADIENT_IN_REGISTERS(T, 3))        \
-    NORM_GRADIENT(T, kind, 768, blocks, GRADIENT_IN_REGISTERS(T, 6))        \
+// So many blocks share a multiprocessor's registers.
+#define NORM_GRADIENTS(T, kind)                                     \
+    NORM_GRADIENT(T, kind, 384, 5, GRADIENT_IN_REGISTERS(T, 3))     \
+    NORM_GRADIENT(T, kind, 768, 3, GRADIENT_IN_REGISTERS(T, 6))     \
     NORM_GRADIENT(                                                  \
-        T, kind, any, blocks,                                       \
+        T, kind, any, 3,                                            \
         gradient_of_any_width<T>(x, gain, statistics, dy, sequences, dropout, dx, masked, partial, rows, columns))
-NORM_GRADIENTS(float, f32, 3)
-NORM_GRADIENTS(bf16, bf16, 4)
+NORM_GRADIENTS(float, f32)
+NORM_GRADIENTS(bf16, bf16)

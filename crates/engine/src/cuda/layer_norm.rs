@@ -1,17 +1,21 @@
 //! Layer norm over rows, alone and of a residual sum.
 
 use super::context::{Context, Grid, arguments};
-use super::elementwise::{as_kind, totals};
+use super::elementwise::as_kind;
 use super::programs::Program::LayerNorm;
-use super::{DropoutWords, suffix};
+use super::{DropoutWords, suffix, sum_rows};
 use crate::ops::residual_norm::ResidualDropout;
 use crate::sequences::Sequences;
 use crate::tensor::Tensor;
 
 const WARPS: usize = 8;
 const GRADIENT_WARPS: usize = 4;
-/// Blocks of the backward pass, each with its part of the sums over rows: four for each multiprocessor of a large GPU.
-const BLOCKS: usize = 528;
+
+/// Blocks of the backward pass that share a multiprocessor; all are under way at once, and each has its part of the sums
+/// over rows. What a row takes of registers says how many.
+fn blocks_at_once(columns: usize) -> usize {
+    if columns == 384 { 5 } else { 3 }
+}
 
 /// Where dropout's draws come from, as the kernels take it: owners, begins and ids of the sequences, and the words.
 fn draws(dropout: Option<(&Sequences, ResidualDropout)>) -> ([u64; 3], DropoutWords) {
@@ -93,13 +97,18 @@ pub fn backward(
 ) {
     let (rows, columns, kind) = (x.rows(), x.columns(), dx.slice().kind());
     let (x, dy) = (as_kind(context, x, kind), as_kind(context, dy, kind));
-    let blocks = rows.div_ceil(GRADIENT_WARPS).clamp(1, BLOCKS);
+    let most = context.info().multiprocessors * blocks_at_once(columns);
+    let blocks = rows.div_ceil(GRADIENT_WARPS).clamp(1, most);
     let width = if matches!(columns, 384 | 768) { columns.to_string() } else { "any".to_owned() };
-    let mut partial = Tensor::empty(x.device(), &[blocks, 2 * columns]);
+    let mut partial = sum_rows::room(x.device(), blocks, &[columns; 3]);
     let ([owners, begins, ids], DropoutWords { site, threshold, kept }) = draws(dropout);
     let [from, gain, statistics, gradient] = [&x, gain, statistics, &dy].map(|x| x.slice().address());
-    let masked = masked.map_or(0, |masked| masked.slice_mut().address());
-    let [to, sums] = [dx.slice_mut().address(), partial.slice_mut().address()];
+    let (to, sums) = (dx.slice_mut().address(), partial[0].slice().address());
+    let last: &Tensor = masked.map_or(dx, |masked| {
+        masked.slice_mut();
+        masked
+    });
+    let masked = if last.slice().address() == to { 0 } else { last.slice().address() };
     context.launch(
         LayerNorm,
         &format!("norm_gradient_{width}_{}", suffix(kind)),
@@ -125,5 +134,8 @@ pub fn backward(
             columns as i32,
         ],
     );
-    totals(context, &partial, [dgain, dbias]);
+    if let Some(of_last) = partial.pop() {
+        sum_rows::keep(last, of_last);
+    }
+    sum_rows::totals_aside(context, partial, [dgain, dbias]);
 }

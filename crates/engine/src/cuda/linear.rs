@@ -3,15 +3,22 @@
 use std::sync::Arc;
 
 use super::arena::Block;
-use super::context::{Context, arguments};
-use super::elementwise::{accumulate, as_kind, grid, sum_rows};
+use super::context::{Context, Grid, arguments};
+use super::elementwise::{accumulate, as_kind, grid};
 use super::products::{Epilogue, Operand, multiply};
 use super::programs::Program::Linear;
 use super::slice::{Kind, Slice};
-use super::suffix;
 use super::weights::Weights;
+use super::{suffix, sum_rows};
 use crate::kernels::{Activation, Affine, LinearGradients, Matrix};
 use crate::tensor::Tensor;
+
+/// Threads of a block of the gradient through GELU.
+const GELU_THREADS: usize = 128;
+/// So many of its blocks share a multiprocessor. All are under way at once, so that there is no second, shorter, round.
+const GELU_BLOCKS: usize = 16;
+/// Rows of a block at least, so that its sums are few beside them.
+const GELU_ROWS: usize = 16;
 
 /// What products read of the input of linear maps.
 fn activated(context: &Context, x: &Tensor, activation: Activation) -> Tensor {
@@ -153,10 +160,19 @@ fn unlike(context: &Context, x: &Tensor, kind: Kind) -> Tensor {
 
 /// Turns the gradient in `gelu(x)` into that in `x`, and gives `gelu(x)`.
 fn through_gelu(context: &Context, x: &Tensor, gradient: &mut Tensor) -> Tensor {
-    let (x, mut out, count) = (x.contiguous(), gradient.empty_like(), x.len());
+    let (x, mut out, rows, columns) = (x.contiguous(), gradient.empty_like(), x.rows(), x.columns());
+    let strips = columns.div_ceil(4 * GELU_THREADS);
+    let at_once = context.info().multiprocessors * GELU_BLOCKS;
+    let rows_of_block = (rows * strips).div_ceil(at_once).max(GELU_ROWS);
+    let parts = rows.div_ceil(rows_of_block);
+    let mut partial = Tensor::empty(x.device(), &[parts, columns]);
     let [from, in_place, to] = [x.slice().address(), gradient.slice_mut().address(), out.slice_mut().address()];
     let kernel = format!("gelu_gradient_{}", suffix(x.slice().kind()));
-    context.launch(Linear, &kernel, grid(count.div_ceil(4)), arguments![from, in_place, to, count]);
+    let grid = Grid { blocks: [strips, parts, 1], threads: GELU_THREADS, shared: 0 };
+    let sums = partial.slice_mut().address();
+    let arguments = arguments![from, in_place, to, sums, rows as i32, columns as i32, rows_of_block as i32];
+    context.launch(Linear, &kernel, grid, arguments);
+    sum_rows::keep(gradient, partial);
     out
 }
 
@@ -172,33 +188,44 @@ fn of_parameters<'a>(
     dweights.iter_mut().chain(biases.iter_mut()).flatten().for_each(|gradient| {
         gradient.slice_mut();
     });
-    let whole = |gradients: &[Option<&mut Tensor>]| {
-        let slices: Option<Vec<&Slice>> = gradients.iter().map(|gradient| Some(gradient.as_ref()?.slice())).collect();
-        slices.filter(|slices| Slice::follow(slices)).map(|slices| (slices[0].address(), slices[0].block().clone()))
+    let of_weights: Option<Vec<&Slice>> =
+        dweights.iter().map(|gradient| gradient.as_ref().map(|gradient| gradient.slice())).collect();
+    let Some(of_weights) = of_weights.filter(|slices| Slice::follow(slices)) else {
+        return of_each(context, input, parts, dweights, biases);
     };
-    let (right, kind) = (operand(input), Kind::F32);
-    if let (Some((address, weights)), sums) = (whole(dweights), whole(biases)) {
-        let (rows, columns) = (dout.columns, input.columns());
-        let out = Operand { address, rows, columns, stride: columns, kind, transposed: false };
-        let run = |epilogue, writes: &[&Arc<Block>]| {
-            let reads = std::iter::once(input).chain(parts.iter().copied()).cloned().collect();
-            let work = |stream| multiply(context, stream, transposed(dout), right, out, false, epilogue);
-            context.aside().run(context.stream(), reads, writes, work)
-        };
-        if sums.is_some_and(|(sums, biases)| run(Epilogue::SumOfLeft(sums), &[&weights, &biases]).is_ok()) {
-            return;
-        }
-        context.keep(run(Epilogue::None, &[&weights]));
-    } else {
-        for (part, dweight) in parts.iter().zip(dweights.iter_mut()) {
-            let Some(dweight) = dweight else { continue };
-            let left = transposed(operand(part));
+    let of_biases = || parts.iter().zip(&*biases).filter_map(|(part, bias)| Some((part, bias.as_ref()?.slice())));
+    let sums: Vec<Tensor> = of_biases().map(|(part, _)| sum_rows::partial_sums(context, part)).collect();
+    let address = of_weights[0].address();
+    let (rows, columns) = (dout.columns, input.columns());
+    let out = Operand { address, rows, columns, stride: columns, kind: Kind::F32, transposed: false };
+    let to: Vec<u64> = of_biases().map(|(_, bias)| bias.address()).collect();
+    let work = |stream| {
+        multiply(context, stream, transposed(dout), operand(input), out, false, Epilogue::None)?;
+        sums.iter().zip(&to).for_each(|(partial, &to)| sum_rows::total(context, stream, partial, to));
+        Ok(())
+    };
+    let reads = std::iter::once(input).chain(parts.iter().copied()).chain(&sums).cloned().collect();
+    let writes: Vec<&Arc<Block>> =
+        std::iter::once(of_weights[0]).chain(of_biases().map(|(_, bias)| bias)).map(Slice::block).collect();
+    context.keep(context.aside().run(context.stream(), reads, &writes, work));
+}
+
+/// The same where the gradients of the weights do not lie together, or not all are wanted.
+fn of_each<'a>(
+    context: &Context,
+    input: &Tensor,
+    parts: &[&Tensor],
+    dweights: &mut [Option<&'a mut Tensor>],
+    biases: &mut [Option<&'a mut Tensor>],
+) {
+    for ((part, dweight), dbias) in parts.iter().zip(dweights).zip(biases) {
+        if let Some(dweight) = dweight {
+            let (left, right) = (transposed(operand(part)), operand(input));
             context.keep(multiply(context, context.stream(), left, right, operand(dweight), false, Epilogue::None));
         }
-    }
-    for (part, dbias) in parts.iter().zip(biases) {
-        let Some(dbias) = dbias else { continue };
-        sum_rows(context, part, dbias);
+        if let Some(dbias) = dbias {
+            sum_rows::sum_rows(context, part, dbias);
+        }
     }
 }
 

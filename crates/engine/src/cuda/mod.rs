@@ -28,6 +28,7 @@ mod rms_norm;
 pub(crate) mod slice;
 mod softmax;
 mod staging;
+pub(crate) mod sum_rows;
 mod weights;
 
 use std::ops::Range;

@@ -55,9 +55,6 @@ pub enum Epilogue {
     None,
     /// A row of the output's kind is added to every row.
     Bias(CUdeviceptr),
-    /// The sum of the left operand's columns (as the product reads it, over the common extent) is stored, in the
-    /// output's kind.
-    SumOfLeft(CUdeviceptr),
 }
 
 impl Epilogue {
@@ -65,8 +62,6 @@ impl Epilogue {
         match self {
             Epilogue::None => (cublasLtEpilogue_t::CUBLASLT_EPILOGUE_DEFAULT, None),
             Epilogue::Bias(row) => (cublasLtEpilogue_t::CUBLASLT_EPILOGUE_BIAS, Some(row)),
-            // The library's matrices are ours transposed, so its B is our left operand.
-            Epilogue::SumOfLeft(sums) => (cublasLtEpilogue_t::CUBLASLT_EPILOGUE_BGRADB, Some(sums)),
         }
     }
 }

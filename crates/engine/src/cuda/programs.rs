@@ -62,7 +62,7 @@ programs! {
     AttentionGradient64: "attention_gradient.cu" "-DHEAD_DIM=64",
     /// Attention for any head dimension and type.
     AttentionGeneral: "attention_general.cu",
-    /// Element-wise functions, copies and sums.
+    /// Element-wise functions and copies.
     Elementwise: "elementwise.cu",
     /// Sums of table rows.
     Embedding: "embedding.cu",
@@ -88,6 +88,8 @@ programs! {
     RmsNorm: "rms_norm.cu",
     /// Softmax over rows.
     Softmax: "softmax.cu",
+    /// Sums over rows.
+    SumRows: "sum_rows.cu",
 }
 
 /// What programs include.

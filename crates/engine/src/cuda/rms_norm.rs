@@ -1,9 +1,9 @@
 //! RMS norm over rows.
 
 use super::context::{Context, Grid, arguments};
-use super::elementwise::{as_kind, totals};
+use super::elementwise::as_kind;
 use super::programs::Program::RmsNorm;
-use super::suffix;
+use super::{suffix, sum_rows};
 use crate::tensor::Tensor;
 
 const WARPS: usize = 8;
@@ -45,5 +45,5 @@ pub fn backward(
     let arguments = arguments![from, gain, inverse, gradient, to, sums, rows as i32, columns as i32];
     let grid = Grid { shared: 4 * at_once * columns, ..Grid::line(blocks, 32 * WARPS) };
     context.launch(RmsNorm, &format!("rms_norm_gradient_{}", suffix(kind)), grid, arguments);
-    totals(context, &partial, [dgain]);
+    sum_rows::totals_aside(context, vec![partial], [dgain]);
 }

@@ -7,6 +7,7 @@ use cudarc::driver::sys::CUdeviceptr;
 use super::arena::Block;
 use super::context::Context;
 use super::products::Operand;
+use super::sum_rows::PartialSums;
 
 /// What the elements of an array are in device memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -40,13 +41,15 @@ pub struct Slice {
     stride: Option<usize>,
     kind: Kind,
     len: usize,
+    partial_sums: PartialSums,
 }
 
 impl Slice {
     /// Elements of a block of their own, with unspecified contents.
     pub fn new(context: &Arc<Context>, kind: Kind, len: usize) -> Self {
         let block = Arc::new(Block::new(context, len * kind.size()));
-        Slice { block, context: context.clone(), offset: 0, stride: None, kind, len }
+        let partial_sums = PartialSums::default();
+        Slice { block, context: context.clone(), offset: 0, stride: None, kind, len, partial_sums }
     }
 
     /// Matrices of `rows` rows and these columns side by side in the rows of one larger matrix.
@@ -138,6 +141,11 @@ impl Slice {
     /// What their memory holds, by a number that no other contents have had: for copies kept of it.
     pub fn stamp(&self) -> u64 {
         self.block.stamp()
+    }
+
+    /// What whoever wrote the rows has found of their sum.
+    pub fn partial_sums(&self) -> &PartialSums {
+        &self.partial_sums
     }
 
     /// Tells that the contents change.

@@ -13,9 +13,9 @@ use crate::sequences::Sequences;
 use crate::tape::Var;
 use crate::tensor::{Ids, Tensor};
 
-/// Sequences of one token, of a whole tile, and of more: 288 tokens.
-const LENGTHS: [usize; 6] = [1, 7, 64, 65, 130, 21];
-const TOKENS: usize = 288;
+/// Sequences of one token, of a whole tile, and of more, and more than four of those that share one: 316 tokens.
+const LENGTHS: [usize; 9] = [1, 7, 64, 65, 130, 21, 16, 3, 9];
+const TOKENS: usize = 316;
 const EPSILON: f32 = 1e-6;
 
 fn case(
