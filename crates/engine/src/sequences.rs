@@ -15,7 +15,6 @@ pub struct Sequences {
     ids: Ids,
     owners: Ids,
     tiles: Ids,
-    mask_begins: Ids,
     mask_words: usize,
 }
 
@@ -23,10 +22,8 @@ pub struct Sequences {
 pub(crate) const TILE: usize = 64;
 /// Those of one warp.
 const WARP_ROWS: usize = 16;
-/// Words of a row of [`Sequences::tiles`].
-const TILE_WORDS: usize = 5;
-/// In place of a sequence, where a warp has none.
-const NO_SEQUENCE: u32 = u32::MAX;
+/// Words of a tile in [`Sequences::tiles`].
+const TILE_WORDS: usize = 4 * 8;
 
 impl Sequences {
     /// From the length of each sequence and the number by which the random generator knows it.
@@ -49,22 +46,20 @@ impl Sequences {
             cu_seqlens.push(end as u32);
         }
         let on_device = |numbers: &[u32]| Ids::known_from_slice(device, &[numbers.len()], numbers);
-        let plan = device.gpu().map(|_| (owners(lengths), tiles(lengths))).unwrap_or_default();
         let mut mask_words = 0;
-        let mask_begins: Vec<u32> = lengths
-            .iter()
-            .map(|length| {
+        let warps: Vec<[u32; 5]> = (0..lengths.len())
+            .map(|sequence| {
                 let begin = mask_words as u32;
-                mask_words += length.div_ceil(TILE).pow(2) * TILE * TILE / 32;
-                begin
+                mask_words += lengths[sequence].div_ceil(TILE).pow(2) * TILE * TILE / 32;
+                [sequence as u32, ids[sequence], cu_seqlens[sequence], lengths[sequence] as u32, begin]
             })
             .collect();
+        let plan = device.gpu().map(|_| (owners(lengths), tiles(&warps))).unwrap_or_default();
         Ok(Sequences {
             cu_seqlens: on_device(&cu_seqlens)?,
             ids: on_device(ids)?,
             owners: on_device(&plan.0)?,
             tiles: on_device(&plan.1)?,
-            mask_begins: on_device(if device.gpu().is_some() { &mask_begins } else { &[] })?,
             mask_words,
             bounds: cu_seqlens.into(),
         })
@@ -110,9 +105,10 @@ impl Sequences {
         &self.owners
     }
 
-    /// `[tiles, 5]` on a GPU, else empty: what the four warps of a block of attention's kernels take, [`WARP_ROWS`] rows
-    /// each. That is a sequence for each, and the position of the tile of [`TILE`] rows in it: the same sequence for all
-    /// four, or four short ones, of which [`NO_SEQUENCE`] are missing. The longest come first, which have the most work.
+    /// `[tiles, 4, 8]` on a GPU, else empty: what each of the four warps of a block of attention's kernels takes,
+    /// [`WARP_ROWS`] rows of a tile of [`TILE`]. Its sequence, that one's number, first row and length; the tile's position
+    /// in it, whether each warp has a sequence of its own, and where the sequence's masks begin. A warp that has none has
+    /// length 0. The longest come first, which have the most work.
     pub(crate) fn tiles(&self) -> &Ids {
         &self.tiles
     }
@@ -121,16 +117,8 @@ impl Sequences {
     pub(crate) fn tile_count(&self) -> usize {
         self.tiles.len() / TILE_WORDS
     }
-}
 
-impl Sequences {
-    /// `[S]` on a GPU, else empty: where each sequence's dropout masks begin, of a head's, in 32-bit words. A pair of a
-    /// query and a key has a bit, and both are filled up to whole tiles.
-    pub(crate) fn mask_begins(&self) -> &Ids {
-        &self.mask_begins
-    }
-
-    /// Words of a head's masks.
+    /// 32-bit words of a head's dropout masks. A pair of a query and a key has a bit, and both are filled up to whole tiles.
     pub(crate) fn mask_words(&self) -> usize {
         self.mask_words
     }
@@ -140,19 +128,20 @@ fn owners(lengths: &[usize]) -> Vec<u32> {
     (0..).zip(lengths).flat_map(|(sequence, &length)| std::iter::repeat_n(sequence, length)).collect()
 }
 
-fn tiles(lengths: &[usize]) -> Vec<u32> {
-    let mut longest_first: Vec<usize> = (0..lengths.len()).collect();
-    longest_first.sort_by_key(|&sequence| std::cmp::Reverse(lengths[sequence]));
-    let short = longest_first.partition_point(|&sequence| lengths[sequence] > WARP_ROWS);
+/// From each sequence's place, number, first row, length and begin of masks.
+fn tiles(sequences: &[[u32; 5]]) -> Vec<u32> {
+    let mut longest_first = sequences.to_vec();
+    longest_first.sort_by_key(|&[_, _, _, length, _]| std::cmp::Reverse(length));
+    let short = longest_first.partition_point(|&[_, _, _, length, _]| length as usize > WARP_ROWS);
     let (long, short) = longest_first.split_at(short);
-    let long = long.iter().flat_map(|&sequence| {
-        (0..lengths[sequence]).step_by(TILE).map(move |position| ([sequence as u32; 4], position as u32))
-    });
+    let warp = |&[sequence, id, first_row, length, masks]: &[u32; 5], position: usize, alone: bool| {
+        [sequence, id, first_row, length, position as u32, u32::from(alone), masks, 0]
+    };
+    let long = long.iter().flat_map(|of| (0..of[3] as usize).step_by(TILE).map(move |at| [warp(of, at, false); 4]));
     let short = short.chunks(4).map(|four| {
-        let sequences = std::array::from_fn(|warp| four.get(warp).map_or(NO_SEQUENCE, |&sequence| sequence as u32));
-        (sequences, 0)
+        std::array::from_fn(|place| four.get(place).map_or(warp(&[0; 5], 0, true), |of| warp(of, 0, true)))
     });
-    long.chain(short).flat_map(|([a, b, c, d], position)| [a, b, c, d, position]).collect()
+    long.chain(short).flatten().flatten().collect()
 }
 
 #[cfg(test)]
@@ -161,13 +150,20 @@ mod tests {
 
     #[test]
     fn tiles_hold_the_longest_first_and_short_sequences_by_fours() {
-        let none = NO_SEQUENCE;
-        #[rustfmt::skip]
+        let lengths = [9, 16, 65, 9, 9, 17, 1];
+        let sequences: Vec<[u32; 5]> =
+            (0..).zip(lengths).map(|(n, length)| [n, 10 + n, 20 + n, length, 30 + n]).collect();
+        let all = tiles(&sequences);
+        let of = |n: u32, position, alone| [n, 10 + n, 20 + n, lengths[n as usize], position, alone, 30 + n, 0];
+        let shared = |n, position| [of(n, position, 0); 4];
+        let none = [0, 0, 0, 0, 0, 1, 0, 0];
         let expected = [
-            2, 2, 2, 2, 0,  2, 2, 2, 2, 64,
-            5, 5, 5, 5, 0,
-            1, 0, 3, 4, 0,  6, none, none, none, 0,
+            shared(2, 0),
+            shared(2, 64),
+            shared(5, 0),
+            [of(1, 0, 1), of(0, 0, 1), of(3, 0, 1), of(4, 0, 1)],
+            [of(6, 0, 1), none, none, none],
         ];
-        assert_eq!(tiles(&[9, 16, 65, 9, 9, 17, 1]), expected);
+        assert_eq!(all, expected.as_flattened().as_flattened());
     }
 }

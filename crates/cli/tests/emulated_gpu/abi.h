@@ -20,7 +20,7 @@ struct Runtime {
     unsigned (*active_mask)(Thread* self);
     void (*load_matrices)(Thread* self, unsigned* registers, const void* row, bool transposed, int line);
     void (*multiply_matrices)(Thread* self, float* d, const unsigned* a, const unsigned* b, int line);
-    void (*copy_async)(Thread* self, void* shared, const void* global, bool valid, int line);
+    void (*copy_async)(Thread* self, void* shared, const void* global, unsigned bytes, bool valid, int line);
     void (*commit_copies)(Thread* self);
     void (*wait_copies)(Thread* self, unsigned groups_left);
     void (*trap)(Thread* self, const char* reason, int line);

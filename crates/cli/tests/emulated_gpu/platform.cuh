@@ -40,7 +40,11 @@ __forceinline__ void mma_bf16(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2
 }
 
 __forceinline__ void cp_async_16(void* shared, const void* global, bool valid, int line = __builtin_LINE()) {
-    emulated_self->runtime->copy_async(emulated_self, shared, global, valid, line);
+    emulated_self->runtime->copy_async(emulated_self, shared, global, 16, valid, line);
+}
+
+__forceinline__ void cp_async_4(void* shared, const void* global, bool valid, int line = __builtin_LINE()) {
+    emulated_self->runtime->copy_async(emulated_self, shared, global, 4, valid, line);
 }
 
 __forceinline__ void cp_async_commit() { emulated_self->runtime->commit_copies(emulated_self); }

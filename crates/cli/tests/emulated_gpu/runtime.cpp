@@ -49,13 +49,14 @@ void multiply_matrices(Thread* self, float* d, const unsigned* a, const unsigned
 }
 
 // The copy is done as late as allowed, and until then its target holds what nobody should read: a missing wait shows.
-void copy_async(Thread* self, void* shared, const void* global, bool valid, int line) {
+void copy_async(Thread* self, void* shared, const void* global, unsigned bytes, bool valid, int line) {
     Fiber* f = fiber(self);
-    if (reinterpret_cast<std::size_t>(shared) % 16 != 0 || (valid && reinterpret_cast<std::size_t>(global) % 16 != 0)) {
-        f->worker->fail(f, "cp.async of an address that is not 16-byte aligned", line);
+    const auto aligned = [bytes](const void* address) { return reinterpret_cast<std::size_t>(address) % bytes == 0; };
+    if (!aligned(shared) || (valid && !aligned(global))) {
+        f->worker->fail(f, "cp.async of an address that is not aligned to what is copied", line);
     }
-    std::memset(shared, UNWRITTEN, 16);
-    f->copies.push_back(Copy{shared, global, valid, f->groups});
+    std::memset(shared, UNWRITTEN, bytes);
+    f->copies.push_back(Copy{shared, global, bytes, valid, f->groups});
 }
 
 void commit_copies(Thread* self) { ++fiber(self)->groups; }
@@ -68,9 +69,9 @@ void wait_copies(Thread* self, unsigned groups_left) {
         std::find_if(f->copies.begin(), f->copies.end(), [done](const Copy& copy) { return copy.group >= done; });
     for (auto copy = f->copies.begin(); copy != later; ++copy) {
         if (copy->valid) {
-            std::memcpy(copy->shared, copy->global, 16);
+            std::memcpy(copy->shared, copy->global, copy->bytes);
         } else {
-            std::memset(copy->shared, 0, 16);
+            std::memset(copy->shared, 0, copy->bytes);
         }
     }
     f->copies.erase(f->copies.begin(), later);

@@ -30,6 +30,7 @@ constexpr const char* OPERATIONS[] = {"__syncwarp", "a shuffle", "a ballot", "ld
 struct Copy {
     void* shared;
     const void* global;
+    unsigned bytes;
     bool valid;
     unsigned group;
 };

@@ -3,7 +3,7 @@
 #include "attention.cuh"
 
 // That are to share a multiprocessor.
-constexpr int BLOCKS = D == 32 ? 4 : 3;
+constexpr int BLOCKS = D == 32 ? 5 : 4;
 
 struct Modulation {
     const float* fitness;
@@ -12,12 +12,11 @@ struct Modulation {
 };
 
 __device__ void forward(
-    Heads q, Heads k, Heads v, const u32* tiles, const u32* begins, const u32* ids, int heads, int group, bool causal,
-    Dropout dropout, Masks masks, Modulation modulation, bf16* out, int out_stride, float* lse) {
+    Heads q, Heads k, Heads v, const uint4* tiles, int heads, int group, bool causal, Dropout dropout, Masks masks, Modulation modulation, bf16* out, int out_stride, float* lse) {
     __shared__ Tile keys[2], values[2];
     Tile& queries = keys[1];
     const auto [tile, head] = RowAndHead(heads);
-    const Work work(tile, tiles, begins, ids);
+    const Work work(tile, tiles);
     const int kv_head = head / group, lane = lane_of();
     const int first = work.first, row = first + lane / 4;
     const int blocks = (work.length + 3) / 4;
@@ -81,32 +80,29 @@ __device__ void forward(
         }
     }
     if (work.idle()) return;
+    float factors[D / 8][2];
+    modulation_of(modulation.fitness, modulation.columns, modulation.scale, work.sequence, kv_head, factors);
 #pragma unroll
     for (int i = 0; i < 2; i++) {
         total[i] += __shfl_xor_sync(ALL_LANES, total[i], 1);
         total[i] += __shfl_xor_sync(ALL_LANES, total[i], 2);
         if (lane % 4 == 0 && row + 8 * i < work.length)
-            lse[size_t(work.first_row + row + 8 * i) * heads + head] = largest[i] * SCALE + logf(total[i]);
+            lse[size_t(work.first_row + row + 8 * i) * heads + head] = largest[i] * SCALE_LOG2 + log2f(total[i]);
         total[i] = (dropout.threshold ? dropout.kept : 1.0f) / total[i];
     }
 #pragma unroll
-    for (int n = 0; n < D / 8; n++) {
-        float factor[2];
-        modulation_of(
-            modulation.fitness, modulation.columns, modulation.scale, work.sequence, kv_head, 8 * n + lane % 4 * 2, factor);
+    for (int n = 0; n < D / 8; n++)
 #pragma unroll
-        for (int i = 0; i < 4; i++) sums[n][i] *= total[i / 2] * factor[i % 2];
-    }
+        for (int i = 0; i < 4; i++) sums[n][i] *= total[i / 2] * factors[n][i % 2];
     store_rows(sums, keys[stage], work, out, out_stride, head);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) attention(
-    const bf16* q, int q_stride, const bf16* k, int k_stride, const bf16* v, int v_stride, const u32* tiles,
-    const u32* begins, const u32* ids, int heads, int group, int causal, u32 seed_low, u32 seed_high, u32 step,
-    u32 name, u32 threshold, float kept, u32* masks, const u32* mask_begins, int masks_of_head, const float* fitness,
-    int fitness_columns, float scale, bf16* out, int out_stride, float* lse) {
+    const bf16* q, int q_stride, const bf16* k, int k_stride, const bf16* v, int v_stride, const uint4* tiles, int heads,
+    int group, int causal, u32 seed_low, u32 seed_high, u32 step, u32 name, u32 threshold, float kept, u32* masks,
+    int masks_of_head, const float* fitness, int fitness_columns, float scale, bf16* out, int out_stride, float* lse) {
     forward(
-        {q, q_stride}, {k, k_stride}, {v, v_stride}, tiles, begins, ids, heads, group, causal,
-        {{seed_low, seed_high, step, name}, threshold, kept}, {masks, mask_begins, masks_of_head},
+        {q, q_stride}, {k, k_stride}, {v, v_stride}, tiles, heads, group, causal,
+        {{seed_low, seed_high, step, name}, threshold, kept}, {masks, masks_of_head},
         {fitness, fitness_columns, scale}, out, out_stride, lse);
 }

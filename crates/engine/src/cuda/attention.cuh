@@ -22,33 +22,26 @@ struct Heads {
     int stride;
 };
 
-// What sequences.rs writes where a warp has none.
-constexpr u32 NO_SEQUENCE = 0xFFFFFFFF;
-
 // A warp's work: 16 rows of a sequence, in a tile that it shares with the block's other warps, each of which takes the
 // next 16, or whose other rows are other sequences'.
 struct Work {
     u32 sequence, id;
     int first_row, length;
+    // Where its masks begin.
+    u32 masks;
     // Positions in the sequence: of the tile, and of the warp's own rows.
     int tile, first;
     // Where the rows of the sequence begin in its tiles.
     int part;
     bool alone;
 
-    // From a row of `tiles`: a sequence for each warp, and the tile's position in it.
-    __device__ __forceinline__ Work(int row, const u32* tiles, const u32* begins, const u32* ids) {
-        const u32* words = tiles + 5 * row;
-        const u32 word = words[warp_of()];
-        tile = words[4];
-        alone = words[0] != words[3];
+    // From the words of sequences.rs for each warp of each tile; where there is no sequence its length is 0.
+    __device__ __forceinline__ Work(int row, const uint4* tiles) {
+        const uint4 of_sequence = tiles[2 * (WARPS * row + warp_of())], of_tile = tiles[2 * (WARPS * row + warp_of()) + 1];
+        sequence = of_sequence.x, id = of_sequence.y, first_row = of_sequence.z, length = of_sequence.w;
+        tile = of_tile.x, alone = of_tile.y, masks = of_tile.z;
         part = alone ? 16 * warp_of() : 0;
         first = alone ? 0 : tile + 16 * warp_of();
-        const bool any = word != NO_SEQUENCE;
-        sequence = any ? word : 0;
-        id = any ? ids[sequence] : 0;
-        first_row = any ? begins[sequence] : 0;
-        length = any ? begins[sequence + 1] - first_row : 0;
     }
 
     __device__ __forceinline__ bool idle() const {
@@ -173,18 +166,31 @@ struct Mask {
 struct Masks {
     static constexpr int OF_TILE = TILE / 16 * (TILE / 8) * 4;
     u32* words;
-    const u32* begins;
     int of_head;
 
     // Of the tiles in which query and key are.
     __device__ __forceinline__ u32* tile(const Work& work, int head, int query, int key) const {
         const int tiles = (work.length + TILE - 1) / TILE;
-        return words + size_t(head) * of_head + begins[work.sequence] + (query / TILE * tiles + key / TILE) * OF_TILE;
+        return words + size_t(head) * of_head + work.masks + (query / TILE * tiles + key / TILE) * OF_TILE;
     }
 
     // Of the piece of 16 queries by 8 keys.
     __device__ __forceinline__ u32* piece(const Work& work, int head, int query, int key) const {
-        return tile(work, head, query, key) + (query % TILE / 16 * (TILE / 8) + key % TILE / 8) * 4;
+        return tile(work, head, query, key) + place(query % TILE, key % TILE);
+    }
+
+    // The same within a tile.
+    __device__ __forceinline__ static int place(int query, int key) {
+        return (query / 16 * (TILE / 8) + key / 8) * 4;
+    }
+
+    // Begins to copy those of a tile, each warp the ones of 16 queries; of a sequence alone, those of its 16 keys.
+    __device__ __forceinline__ void fetch(u32 (&to)[OF_TILE], const Work& work, int head, int query, int key) const {
+        const int lane = lane_of(), own = 16 * warp_of();
+        if (words && lane < (work.alone ? 2 : TILE / 8))
+            cp_async_16(
+                &to[place(own, work.part + 8 * lane)],
+                tile(work, head, query, key) + place(own - work.part, 8 * lane), true);
     }
 };
 
@@ -249,14 +255,17 @@ __device__ __forceinline__ void sum_rows(const Tile& through, const Work& work, 
     }
 }
 
-// scale * fitness of two neighbouring genes of a head, or 1.
+// scale * fitness of a lane's genes of a head, of every eight the two from 2 (l % 4) on; or 1.
 __device__ __forceinline__ void modulation_of(
-    const float* fitness, int fitness_columns, float scale, u32 sequence, int kv_head, int gene, float (&factor)[2]) {
-    factor[0] = factor[1] = 1;
-    if (fitness) {
-        const float2 pair =
-            *reinterpret_cast<const float2*>(fitness + size_t(sequence) * fitness_columns + kv_head * D + gene);
-        factor[0] = scale * pair.x, factor[1] = scale * pair.y;
+    const float* fitness, int fitness_columns, float scale, u32 sequence, int kv_head, float (&factors)[D / 8][2]) {
+#pragma unroll
+    for (int n = 0; n < D / 8; n++) {
+        factors[n][0] = factors[n][1] = 1;
+        if (fitness) {
+            const float2 pair = *reinterpret_cast<const float2*>(
+                fitness + size_t(sequence) * fitness_columns + kv_head * D + 8 * n + lane_of() % 4 * 2);
+            factors[n][0] = scale * pair.x, factors[n][1] = scale * pair.y;
+        }
     }
 }
 
@@ -288,15 +297,12 @@ __device__ __forceinline__ void left_from_memory(u32 (&left)[D / 16][4], const W
 }
 
 // Multiplies a left operand's columns, a head's genes, by what modulates them.
-__device__ __forceinline__ void modulate(
-    u32 (&left)[D / 16][4], const float* fitness, int fitness_columns, float scale, u32 sequence, int kv_head) {
+__device__ __forceinline__ void modulate(u32 (&left)[D / 16][4], const float (&factors)[D / 8][2]) {
 #pragma unroll
     for (int part = 0; part < D / 16; part++)
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            float factor[2];
-            const int gene = 16 * part + i / 2 * 8 + lane_of() % 4 * 2;
-            modulation_of(fitness, fitness_columns, scale, sequence, kv_head, gene, factor);
+            const float(&factor)[2] = factors[2 * part + i / 2];
             u32& pair = left[part][i];
             pair = pack_bf16(low_half(pair) * factor[0], high_half(pair) * factor[1]);
         }

@@ -12,8 +12,6 @@ use crate::sequences::Sequences;
 use crate::tensor::{Ids, Tensor};
 
 const THREADS: usize = 128;
-/// Of such a block on tensor cores.
-const WARPS: usize = 4;
 /// Rows that a block of the general kernels takes.
 const ROWS: usize = 4;
 /// The widest head that the general kernels take.
@@ -115,14 +113,14 @@ pub fn forward(
         if options.dropout.is_some() {
             saved.kept = Some(Ids::empty(out.device(), &[options.n_heads * sequences.mask_words()]));
         }
-        let (bits, bit_begins, bit_words) = call.kept(&saved);
+        let (bits, bit_words) = call.kept(&saved);
         let (fitness, fitness_columns, scale) = fitness_of(modulation);
         let ((to, to_stride), tiles) = (heads(out), sequences.tiles().slice().address());
         let n_heads = options.n_heads as i32;
         #[rustfmt::skip]
         let arguments = arguments![
-            q, q_stride, k, k_stride, v, v_stride, tiles, begins, ids, n_heads, group, causal, *s0, *s1, *s2, *s3, *threshold,
-            *kept, bits, bit_begins, bit_words, fitness, fitness_columns, scale, to, to_stride, lse
+            q, q_stride, k, k_stride, v, v_stride, tiles, n_heads, group, causal, *s0, *s1, *s2, *s3, *threshold,
+            *kept, bits, bit_words, fitness, fitness_columns, scale, to, to_stride, lse
         ];
         context.launch(call.program(), "attention", call.by_tile(options.n_heads), arguments);
         return saved;
@@ -178,10 +176,10 @@ pub fn backward(
 }
 
 impl Call<'_> {
-    /// The bits of what dropout has left, where each sequence's begin, and how many words a head has.
-    fn kept(&self, saved: &AttentionSaved) -> (u64, u64, i32) {
+    /// The bits of what dropout has left, and how many words a head has.
+    fn kept(&self, saved: &AttentionSaved) -> (u64, i32) {
         let bits = saved.kept.as_ref().map_or(0, |kept| kept.slice().address());
-        (bits, self.sequences.mask_begins().slice().address(), self.sequences.mask_words() as i32)
+        (bits, self.sequences.mask_words() as i32)
     }
 
     fn on_tiles(
@@ -197,21 +195,22 @@ impl Call<'_> {
         let (device, n_heads, tile_count) = (dout.device(), options.n_heads as i32, sequences.tile_count());
         let program = if self.head_dim == 32 { Program::AttentionGradient32 } else { Program::AttentionGradient64 };
         let (kept, lse) = (self.dropout.kept, saved.lse.slice().address());
-        let (bits, bit_begins, bit_words) = self.kept(saved);
+        let (bits, bit_words) = self.kept(saved);
         let [(q, q_stride), (k, k_stride), (v, v_stride)] = qkv.map(heads);
         let [(dq, dq_stride), (dk, dk_stride), (dv, dv_stride)] = outputs.map(heads);
-        let ([begins, ids], tiles) = (self.begins_and_ids(), sequences.tiles().slice().address());
+        let tiles = sequences.tiles().slice().address();
         let ((from, from_stride), (gradient, gradient_stride)) = (heads(out), heads(dout));
         let along = Tensor::empty(device, &[sequences.tokens(), options.n_heads]);
         let along = along.slice().address();
         let (fitness, fitness_columns, scale) = fitness_of(modulation);
-        let dfitness = dfitness.map_or(0, |dfitness| dfitness.slice_mut().address());
-        // Of every warp's rows of every tile.
-        let of_genes = modulation.map(|_| Tensor::empty(device, &[WARPS * tile_count, out.columns()]));
+        // By gene, of every 16 rows of a sequence.
+        let of_genes = [sequences.tokens() / 16 + sequences.len(), out.columns()];
+        let of_genes = modulation.map(|_| Tensor::empty(device, &of_genes));
         let of_genes = of_genes.as_ref().map_or(0, |sums| sums.slice().address());
-        let of_values = modulation.and_then(|modulation| modulation.of_values);
-        let inverse = of_values.map_or(0, |of_values| of_values.inverse.slice().address());
-        let ancestry = of_values.and_then(|of_values| of_values.options.ancestry.as_ref());
+        let of_values = modulation.and_then(|modulation| Some((modulation.fitness, modulation.of_values?)));
+        let dmeans = of_values.map(|(fitness, _)| fitness.empty_like());
+        let dmeans = dmeans.as_ref().map_or(0, |dmeans| dmeans.slice().address());
+        let ancestry = of_values.and_then(|(_, of_values)| of_values.options.ancestry.as_ref());
         let ancestry = ancestry.map(|ancestry| as_kind(context, ancestry, Kind::Bf16));
         let ancestry = ancestry.as_ref().map_or(0, |ancestry| ancestry.slice().address());
         let of_rows = sum_rows::room(device, tile_count, &outputs.map(Tensor::columns));
@@ -219,16 +218,26 @@ impl Call<'_> {
         let [dq_sums, dk_sums, dv_sums] = [0, 1, 2].map(|of: usize| of_rows[of].slice().address());
         #[rustfmt::skip]
         let arguments = arguments![
-            q, q_stride, k, k_stride, v, v_stride, from, from_stride, gradient, gradient_stride, lse, along, bits, bit_begins,
-            bit_words, tiles, begins, ids, n_heads, group, causal, kept, fitness, fitness_columns, scale, of_genes, dq,
+            q, q_stride, k, k_stride, v, v_stride, from, from_stride, gradient, gradient_stride, lse, along, bits, bit_words,
+            tiles, n_heads, group, causal, kept, fitness, fitness_columns, scale, of_genes, dq,
             dq_stride, dq_sums, width
         ];
         context.launch(program, "attention_gradient_in_queries", self.by_tile(options.n_heads), arguments);
+        let in_fitness = dfitness.map_or(dmeans, |dfitness| dfitness.slice_mut().address());
+        if in_fitness > 0 {
+            let inverse = of_values.map_or(0, |(_, of_values)| of_values.inverse.slice().address());
+            let (begins, count) = (sequences.cu_seqlens().slice().address(), sequences.len());
+            let kv_heads = options.n_kv_heads;
+            #[rustfmt::skip]
+            let arguments =
+                arguments![of_genes, fitness, inverse, begins, count as i32, kv_heads as i32, group, in_fitness];
+            context.launch(program, "gradient_in_fitness", Grid::each(32 * count * kv_heads, THREADS), arguments);
+        }
         #[rustfmt::skip]
         let arguments = arguments![
-            q, q_stride, k, k_stride, v, v_stride, gradient, gradient_stride, lse, along, bits, bit_begins, bit_words,
-            tiles, begins, ids, n_heads, group, causal, kept, fitness, fitness_columns, scale, inverse, ancestry, of_genes,
-            dfitness, dk, dk_stride, dk_sums, dv, dv_stride, dv_sums, width
+            q, q_stride, k, k_stride, v, v_stride, gradient, gradient_stride, lse, along, bits, bit_words,
+            tiles, n_heads, group, causal, kept, fitness, fitness_columns, scale, dmeans, ancestry,
+            dk, dk_stride, dk_sums, dv, dv_stride, dv_sums, width
         ];
         context.launch(program, "attention_gradient_in_keys", self.by_tile(options.n_kv_heads), arguments);
         outputs.into_iter().zip(of_rows).for_each(|(output, sums)| sum_rows::keep(output, sums));

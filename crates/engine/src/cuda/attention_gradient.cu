@@ -3,19 +3,20 @@
 #include "attention.cuh"
 
 // That are to share a multiprocessor.
-constexpr int BLOCKS_IN_QUERIES = D == 32 ? 4 : 3;
+constexpr int BLOCKS_IN_QUERIES = D == 32 ? 5 : 4;
 constexpr int BLOCKS_IN_KEYS = D == 32 ? 4 : 3;
 
-// A fitness that modulates, [S, v d], and what its gradient needs: where it is made from the values, u of the same shape
-// and the ancestry; and room for the sums of out dout, by gene, of each warp's rows of each tile.
+// A fitness that modulates, [S, v d].
 struct Fitness {
     const float* gamma;
     int columns;
     float scale;
-    const float* inverse;
-    const bf16* ancestry;
-    float* sums;
 };
+
+// Sums by gene of out dout, whose rows are those of 16 rows of a sequence: where its rows are.
+__device__ __forceinline__ size_t row_of_sums(u32 sequence, int first_row, int position) {
+    return size_t(first_row / 16 + sequence + position / 16);
+}
 
 // Rows of sums over the rows of tiles, one for each; `width` apart.
 struct Sums {
@@ -50,35 +51,34 @@ __device__ __forceinline__ void sum_by_gene(
         }
 }
 
-// The gradient in a head's fitness, where a lane takes every 32nd gene; or through it in the gene means, where it is made
-// from the values: dM = u (gamma sum gamma dgamma - gamma dgamma).
-__device__ __forceinline__ void gradient_in_fitness(
-    const Fitness& fitness, const Work& work, int tile, int kv_heads, int group, int kv_head, float (&gradient)[D / WARP]) {
-    const int width = kv_heads * group * D;
-    // The rows of sums of a sequence follow each other.
-    const int first = work.alone ? WARPS * tile + warp_of() : WARPS * (tile - work.tile / TILE);
-    float total = 0;
-#pragma unroll
-    for (int n = 0; n < D / WARP; n++) {
-        float sum = 0;
+// A warp takes a sequence and a kv head: the gradient in its fitness; or through it in the gene means where it is made from
+// the values, with u: dM = u (gamma sum gamma dgamma - gamma dgamma).
+__device__ void gradient_of_fitness(
+    const float* sums, const float* gamma, const float* inverse, const u32* begins, int sequences, int kv_heads, int group,
+    float* gradient) {
+    const int warp = blockIdx.x * WARPS + warp_of(), sequence = warp / kv_heads, kv_head = warp % kv_heads;
+    if (sequence >= sequences) return;
+    const int begin = begins[sequence], parts = (begins[sequence + 1] - begin + 15) / 16, width = kv_heads * group * D;
+    const float* from = sums + row_of_sums(sequence, begin, 0) * width + kv_head * group * D + lane_of();
+    float sum[D / WARP] = {}, total = 0;
+    for (int head = 0; head < group; head++)
 #pragma unroll 4
-        for (int part = 0; part < (work.length + 15) / 16; part++)
-            for (int head = kv_head * group; head < (kv_head + 1) * group; head++)
-                sum += fitness.sums[size_t(first + part) * width + head * D + n * WARP + lane_of()];
-        gradient[n] = sum;
-        total += sum;
-    }
-    if (fitness.inverse) total = warp_sum(total);
+        for (int part = 0; part < parts; part++)
+#pragma unroll
+            for (int n = 0; n < D / WARP; n++) sum[n] += from[size_t(part) * width + head * D + n * WARP];
+#pragma unroll
+    for (int n = 0; n < D / WARP; n++) total += sum[n];
+    total = warp_sum(total);
 #pragma unroll
     for (int n = 0; n < D / WARP; n++) {
-        const size_t at = size_t(work.sequence) * fitness.columns + kv_head * D + n * WARP + lane_of();
-        const float gamma = fitness.gamma[at];
-        gradient[n] = fitness.inverse ? fitness.inverse[at] * (gamma * total - gradient[n]) : gradient[n] / gamma;
+        const size_t at = (size_t(sequence) * kv_heads + kv_head) * D + n * WARP + lane_of();
+        gradient[at] = inverse ? inverse[at] * (gamma[at] * total - sum[n]) : sum[n] / gamma[at];
     }
 }
 
-// What the backward passes read beside the operands; `along[n, head]` is the sum over the head of dout out, the mean of the
-// scores' gradients. Without dropout nothing is masked, and `kept` is 1.
+// What the backward passes read beside the operands: of each row and head the logarithm to base 2 of the sum of the
+// powers that its scores are of e, and `along`, the sum over the head of dout out, which is the mean of the scores' gradients,
+// divided by `kept`. Without dropout nothing is masked, and `kept` is 1.
 struct Saved {
     const float* lse;
     float* along;
@@ -90,23 +90,30 @@ struct Saved {
 // left to the end.
 // Makes `along` on the way.
 __device__ void gradient_in_queries(
-    Heads q, Heads k, Heads v, Heads out, Heads dout, Saved saved, const u32* tiles, const u32* begins, const u32* ids,
-    int heads, int group, bool causal, Fitness fitness, bf16* dq, int dq_stride, Sums sums_of_rows) {
+    Heads q, Heads k, Heads v, Heads out, Heads dout, Saved saved, const uint4* tiles, int heads, int group, bool causal,
+    Fitness fitness, float* sums_of_genes, bf16* dq, int dq_stride, Sums sums_of_rows) {
     __shared__ Tile keys[2], values[2];
+    __shared__ __align__(16) u32 masks[2][Masks::OF_TILE];
     Tile &queries = keys[1], &gradients = values[1];
     const auto [tile, head] = RowAndHead(heads);
-    const Work work(tile, tiles, begins, ids);
+    const Work work(tile, tiles);
     const int kv_head = head / group, lane = lane_of();
     const int first = work.first, row = first + lane / 4;
+    const auto fetch = [&](int stage, int head, int key) {
+        saved.masks.fetch(masks[stage], work, head, work.tile, key);
+        fetch_both(keys[stage], k, values[stage], v, work, kv_head, key);
+    };
     fetch_both(queries, q, gradients, dout, work, head, work.tile);
-    fetch_both(keys[0], k, values[0], v, work, kv_head, 0);
+    fetch(0, head, 0);
     float lse[2], along[2] = {}, sums[D / 8][4] = {};
     u32 query[D / 16][4], gradient[D / 16][4], output[D / 16][4];
     left_from_memory(output, work, out, head);
+    float factors[D / 8][2];
+    modulation_of(fitness.gamma, fitness.columns, fitness.scale, work.sequence, kv_head, factors);
 #pragma unroll
     for (int i = 0; i < 2; i++) {
         const bool valid = row + 8 * i < work.length;
-        lse[i] = valid ? saved.lse[size_t(work.first_row + row + 8 * i) * heads + head] * LOG2_E : 1e30f;
+        lse[i] = valid ? saved.lse[size_t(work.first_row + row + 8 * i) * heads + head] : 1e30f;
     }
     arrive();
     queries.left(warp_of() * 16, query);
@@ -121,19 +128,21 @@ __device__ void gradient_in_queries(
                     high_half(output[k][j]) * high_half(gradient[k][j]);
         along[i] += __shfl_xor_sync(ALL_LANES, along[i], 1);
         along[i] += __shfl_xor_sync(ALL_LANES, along[i], 2);
+        along[i] /= saved.kept;
         if (lane % 4 == 0 && row + 8 * i < work.length)
             saved.along[size_t(work.first_row + row + 8 * i) * heads + head] = along[i];
-        along[i] /= saved.kept;
     }
     if (fitness.gamma) {
-        sum_by_gene(output, gradient, fitness.sums + (size_t(WARPS * tile + warp_of()) * heads + head) * D);
-        modulate(gradient, fitness.gamma, fitness.columns, fitness.scale, work.sequence, kv_head);
+        if (!work.idle())
+            sum_by_gene(
+                output, gradient, sums_of_genes + (row_of_sums(work.sequence, work.first_row, first) * heads + head) * D);
+        modulate(gradient, factors);
     }
     const int end = work.end(causal), own_end = min(work.length, causal ? first + 16 : work.length);
     int stage = 0;
     for (int key = 0; key < end; key += TILE, stage ^= 1) {
         arrive();
-        if (key + TILE < end) fetch_both(keys[stage ^ 1], k, values[stage ^ 1], v, work, kv_head, key + TILE);
+        if (key + TILE < end) fetch(stage ^ 1, head, key + TILE);
         if (work.idle()) continue;
 #pragma unroll
         for (int part = 0; part < TILE; part += 16) {
@@ -146,7 +155,7 @@ __device__ void gradient_in_queries(
 #pragma unroll
             for (int eight = 0; eight < 2; eight++) {
                 if (saved.masks.words)
-                    Mask(saved.masks.piece(work, head, first, begin + 8 * eight)).apply(of_values[eight]);
+                    Mask(masks[stage] + Masks::place(16 * warp_of(), at + 8 * eight)).apply(of_values[eight]);
 #pragma unroll
                 for (int i = 0; i < 4; i++) {
                     const float p = exp2_fast(scores[eight][i] * SCALE_LOG2 - lse[i / 2]);
@@ -164,62 +173,36 @@ __device__ void gradient_in_queries(
     sum_rows(keys[stage], work, reinterpret_cast<float(&)[WARPS][D]>(values[stage]), sums_of_rows.of(tile, head));
 }
 
-// What the gradients in keys read of a tile's queries: log-sum-exp and `along` of each, and the masks.
+// What the gradients in keys read of a tile's queries: the saved numbers of each, and the masks.
 struct __align__(16) Rows {
     float lse[TILE], along[TILE];
     u32 masks[Masks::OF_TILE];
-};
 
-// A thread's part of it on its way: one of the numbers, and a word.
-struct RowOnItsWay {
-    float number;
-    u32 word;
-
-    __device__ __forceinline__ void fetch(const Saved& saved, const Work& work, int head, int heads, int position) {
-        const int row = position + 16 * warp_of() - work.part + lane_of() % 16;
+    // Begins to copy them, each warp those of 16 queries. Zeros are as good as any behind the sequence's end.
+    __device__ __forceinline__ void fetch(const Saved& saved, const Work& work, int head, int heads, int query) {
+        const int lane = lane_of(), own = 16 * warp_of(), row = query + own - work.part + lane % 16;
         const bool valid = row < work.length;
         const size_t at = size_t(work.first_row + (valid ? row : 0)) * heads + head;
-        if (lane_of() < 16)
-            number = valid ? saved.lse[at] * LOG2_E : 1e30f;
-        else
-            number = valid ? saved.along[at] / saved.kept : 0.0f;
-        // Of a sequence alone, the words of its 16 queries and 16 keys.
-        const int place = work.alone ? lane_of() : threadIdx.x;
-        const bool any = saved.masks.words && !(work.alone && (lane_of() >= 8 || work.idle()));
-        word = any ? saved.masks.tile(work, head, position, work.tile)[place] : ALL_LANES;
-    }
-
-    __device__ __forceinline__ void store(Rows& rows, const Work& work) const {
-        float* numbers = lane_of() < 16 ? rows.lse : rows.along;
-        numbers[16 * warp_of() + lane_of() % 16] = number;
-        if (!work.alone)
-            rows.masks[threadIdx.x] = word;
-        else if (lane_of() < 8)
-            rows.masks[mask_of(warp_of(), warp_of()) + lane_of()] = word;
-    }
-
-    // Where the words of 16 queries and of 16 keys of a tile are.
-    __device__ __forceinline__ static int mask_of(int queries, int keys) {
-        return (queries * (TILE / 8) + keys * 2) * 4;
+        cp_async_4(&(lane < 16 ? lse : along)[own + lane % 16], (lane < 16 ? saved.lse : saved.along) + at, valid);
+        saved.masks.fetch(masks, work, head, query, work.tile);
     }
 };
-static_assert(WARP == 2 * 16 && THREADS == Masks::OF_TILE, "each thread brings a number and a word");
 
 __device__ void gradient_in_keys(
-    Heads q, Heads k, Heads v, Heads dout, Saved saved, const u32* tiles, const u32* begins, const u32* ids, int heads,
-    int group, bool causal, Fitness fitness, float* dfitness, bf16* dk, int dk_stride, Sums dk_sums, bf16* dv, int dv_stride,
+    Heads q, Heads k, Heads v, Heads dout, Saved saved, const uint4* tiles, int heads, int group, bool causal,
+    Fitness fitness, const float* dmeans, const bf16* ancestry, bf16* dk, int dk_stride, Sums dk_sums, bf16* dv, int dv_stride,
     Sums dv_sums) {
     __shared__ Tile queries[2], gradients[2], mine;
     __shared__ Rows rows[2];
     const auto [tile, kv_head] = RowAndHead(heads / group);
-    const Work work(tile, tiles, begins, ids);
+    const Work work(tile, tiles);
     const int lane = lane_of();
     const int first = work.first, key = first + lane / 4;
-    RowOnItsWay on_its_way;
     const auto fetch = [&](int stage, int head, int query) {
+        rows[stage].fetch(saved, work, head, heads, query);
         fetch_both(queries[stage], q, gradients[stage], dout, work, head, query);
-        on_its_way.fetch(saved, work, head, heads, query);
     };
+    if (!saved.masks.words) rows[0].masks[threadIdx.x] = rows[1].masks[threadIdx.x] = ALL_LANES;
     // All queries of all heads of the group, in one line.
     int head = kv_head * group, query = causal ? work.tile : 0;
     const auto advance = [&] {
@@ -228,35 +211,28 @@ __device__ void gradient_in_keys(
     };
     fetch_both(queries[1], k, mine, v, work, kv_head, work.tile);
     fetch(0, head, query);
-    float in_fitness[D / WARP] = {};
-    if (fitness.gamma) {
-        gradient_in_fitness(fitness, work, tile, heads / group, group, kv_head, in_fitness);
-        if (dfitness && work.first == 0 && !work.idle())
-#pragma unroll
-            for (int n = 0; n < D / WARP; n++)
-                dfitness[size_t(work.sequence) * fitness.columns + kv_head * D + n * WARP + lane] = in_fitness[n];
-    }
+    float factors[D / 8][2];
+    modulation_of(fitness.gamma, fitness.columns, fitness.scale, work.sequence, kv_head, factors);
     arrive();
     u32 keys[D / 16][4], values[D / 16][4];
     queries[1].left(warp_of() * 16, keys);
     mine.left(warp_of() * 16, values);
-    if (fitness.gamma) modulate(values, fitness.gamma, fitness.columns, fitness.scale, work.sequence, kv_head);
+    if (fitness.gamma) modulate(values, factors);
     float key_sums[D / 8][4] = {}, value_sums[D / 8][4] = {};
     int stage = 0;
     for (int end = (kv_head + 1) * group; head < end; stage ^= 1) {
         const int now = query;
         advance();
-        on_its_way.store(rows[stage], work);
         arrive();
         if (head < end) {
             fetch(stage ^ 1, head, query);
-        } else if (fitness.ancestry) {
-            queries[stage ^ 1].fetch(work, {fitness.ancestry, fitness.columns}, kv_head, work.tile);
+        } else if (ancestry) {
+            queries[stage ^ 1].fetch(work, {ancestry, fitness.columns}, kv_head, work.tile);
             cp_async_commit();
         }
         if (work.idle()) continue;
         const Rows& row = rows[stage];
-#pragma unroll(D == 32 ? 4 : 1)
+#pragma unroll 1
         for (int part = 0; part < TILE; part += 16) {
             if (now + part >= work.length) break;
             const int at = work.part + part;
@@ -265,7 +241,7 @@ __device__ void gradient_in_keys(
             scores_of(values, gradients[stage], at, of_values);
             // This lane's keys' bits of the queries from 2 (l % 4) on: the next one's are 4 places further, those of the
             // ones 8 behind 1 place.
-            const u32* masks = row.masks + RowOnItsWay::mask_of(at / 16, warp_of()) + lane / 4 % 4;
+            const u32* masks = row.masks + Masks::place(at, 16 * warp_of()) + lane / 4 % 4;
             const int place = lane % 4 * 8 + lane / 16 * 2;
             const u32 bits[2] = {masks[0] >> place, masks[4] >> place};
 #pragma unroll
@@ -286,32 +262,33 @@ __device__ void gradient_in_keys(
             add_weighted(key_sums, scores, queries[stage], at);
         }
     }
+    // Asked for again rather than held in registers.
+    modulation_of(fitness.gamma, fitness.columns, fitness.scale, work.sequence, kv_head, factors);
     arrive();
 #pragma unroll
     for (int n = 0; n < D / 8; n++) {
         const int gene = 8 * n + lane % 4 * 2;
-        float factor[2];
-        modulation_of(fitness.gamma, fitness.columns, fitness.scale, work.sequence, kv_head, gene, factor);
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             key_sums[n][i] *= SCALE * saved.kept;
-            value_sums[n][i] *= factor[i % 2] * saved.kept;
+            value_sums[n][i] *= factors[n][i % 2] * saved.kept;
         }
-        if (fitness.inverse) {
+        if (dmeans) {
             // Through the fitness: dV = share dM P (1 - P), with P from the values that are still in their tile.
-            const float means[2] = {
-                __shfl_sync(ALL_LANES, in_fitness[n / 4], gene % WARP), __shfl_sync(ALL_LANES, in_fitness[n / 4], gene % WARP + 1)};
+            const float2 mean = *reinterpret_cast<const float2*>(
+                dmeans + size_t(work.sequence) * fitness.columns + kv_head * D + gene);
+            const float means[2] = {mean.x, mean.y};
 #pragma unroll
             for (int half = 0; half < 2; half++) {
                 const int row = warp_of() * 16 + lane / 4 + half * 8;
                 const u32 pair = *reinterpret_cast<const u32*>(&mine.rows[row][gene]);
                 const u32 shares = *reinterpret_cast<const u32*>(&queries[stage].rows[row][gene]);
-                const float p[2] = {sigmoid(low_half(pair)), sigmoid(high_half(pair))};
+                const float slope[2] = {sigmoid_slope(low_half(pair)), sigmoid_slope(high_half(pair))};
                 const float all = 1.0f / work.length;
                 const float share[2] = {
-                    fitness.ancestry ? low_half(shares) : all, fitness.ancestry ? high_half(shares) : all};
+                    ancestry ? low_half(shares) : all, ancestry ? high_half(shares) : all};
 #pragma unroll
-                for (int i = 0; i < 2; i++) value_sums[n][2 * half + i] += share[i] * means[i] * p[i] * (1 - p[i]);
+                for (int i = 0; i < 2; i++) value_sums[n][2 * half + i] += share[i] * means[i] * slope[i];
             }
         }
     }
@@ -323,26 +300,29 @@ __device__ void gradient_in_keys(
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_IN_QUERIES) attention_gradient_in_queries(
     const bf16* q, int q_stride, const bf16* k, int k_stride, const bf16* v, int v_stride, const bf16* out, int out_stride,
-    const bf16* dout, int dout_stride, const float* lse, float* along, u32* masks, const u32* mask_begins,
-    int masks_of_head, const u32* tiles, const u32* begins, const u32* ids, int heads, int group, int causal, float kept,
-    const float* fitness, int fitness_columns, float scale, float* fitness_sums, bf16* dq, int dq_stride, float* dq_sums,
-    int sums_width) {
+    const bf16* dout, int dout_stride, const float* lse, float* along, u32* masks, int masks_of_head, const uint4* tiles,
+    int heads, int group, int causal, float kept, const float* fitness, int fitness_columns, float scale,
+    float* sums_of_genes, bf16* dq, int dq_stride, float* dq_sums, int sums_width) {
     gradient_in_queries(
         {q, q_stride}, {k, k_stride}, {v, v_stride}, {out, out_stride}, {dout, dout_stride},
-        {lse, along, {masks, mask_begins, masks_of_head}, kept}, tiles, begins, ids, heads, group, causal,
-        {fitness, fitness_columns, scale, nullptr, nullptr, fitness_sums}, dq, dq_stride, {dq_sums, sums_width});
+        {lse, along, {masks, masks_of_head}, kept}, tiles, heads, group, causal, {fitness, fitness_columns, scale},
+        sums_of_genes, dq, dq_stride, {dq_sums, sums_width});
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS) gradient_in_fitness(
+    const float* sums_of_genes, const float* fitness, const float* inverse, const u32* begins, int sequences, int kv_heads,
+    int group, float* gradient) {
+    gradient_of_fitness(sums_of_genes, fitness, inverse, begins, sequences, kv_heads, group, gradient);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_IN_KEYS) attention_gradient_in_keys(
     const bf16* q, int q_stride, const bf16* k, int k_stride, const bf16* v, int v_stride, const bf16* dout,
-    int dout_stride, const float* lse, float* along, u32* masks, const u32* mask_begins, int masks_of_head,
-    const u32* tiles, const u32* begins, const u32* ids, int heads, int group, int causal, float kept,
-    const float* fitness, int fitness_columns, float scale, const float* inverse, const bf16* ancestry,
-    float* fitness_sums, float* dfitness, bf16* dk, int dk_stride, float* dk_sums, bf16* dv, int dv_stride, float* dv_sums,
+    int dout_stride, const float* lse, float* along, u32* masks, int masks_of_head, const uint4* tiles, int heads, int group,
+    int causal, float kept, const float* fitness, int fitness_columns, float scale, const float* dmeans,
+    const bf16* ancestry, bf16* dk, int dk_stride, float* dk_sums, bf16* dv, int dv_stride, float* dv_sums,
     int sums_width) {
     gradient_in_keys(
-        {q, q_stride}, {k, k_stride}, {v, v_stride}, {dout, dout_stride},
-        {lse, along, {masks, mask_begins, masks_of_head}, kept}, tiles, begins, ids, heads, group, causal,
-        {fitness, fitness_columns, scale, inverse, ancestry, fitness_sums}, dfitness, dk, dk_stride, {dk_sums, sums_width},
-        dv, dv_stride, {dv_sums, sums_width});
+        {q, q_stride}, {k, k_stride}, {v, v_stride}, {dout, dout_stride}, {lse, along, {masks, masks_of_head}, kept},
+        tiles, heads, group, causal, {fitness, fitness_columns, scale}, dmeans, ancestry, dk, dk_stride,
+        {dk_sums, sums_width}, dv, dv_stride, {dv_sums, sums_width});
 }

@@ -132,6 +132,12 @@ __device__ __forceinline__ float sigmoid(float x) {
     return __fdividef(1.0f, 1.0f + __expf(-x));
 }
 
+// sigmoid(x) (1 - sigmoid(x)), which is even.
+__device__ __forceinline__ float sigmoid_slope(float x) {
+    const float power = __expf(-fabsf(x)), inverse = __fdividef(1.0f, 1.0f + power);
+    return power * inverse * inverse;
+}
+
 __device__ __forceinline__ bool is_finite(float x) {
     return (__float_as_uint(x) & 0x7F800000) != 0x7F800000;
 }

@@ -27,11 +27,11 @@ pub fn evolve(context: &Context, values: &Tensor, sequences: &Sequences, options
 /// Organisms of the default population.
 const ORGANISMS: usize = 32;
 
-/// A population of the default size and a common number of genes: words of shared memory for its two generations, and for
-/// the tokens' counts in place of one; `None` where they do not fit.
+/// A population of the default size and a common number of genes: words of shared memory for its two generations, and in
+/// their place for the tokens' counts; `None` where they do not fit.
 fn words_of_few(options: &Evolve, size: usize, longest: usize, values: &Slice) -> Option<usize> {
     let d = options.head_dim;
-    let words = ORGANISMS * d + (ORGANISMS * d).max(longest * d / 4);
+    let words = (2 * ORGANISMS * d).max(longest * d / 4);
     let four_at_once = values.address().is_multiple_of(4 * values.kind().size() as u64);
     (size == ORGANISMS && matches!(d, 32 | 64) && 4 * words <= MOST_SHARED && longest <= 0xFFFF && four_at_once)
         .then_some(words)

@@ -1,12 +1,17 @@
 // The sampled population (docs/genetic-attention.md, section 3a) of the default size, 32 organisms of HEAD_DIM (32 or 64)
-// genes: the wheel is one warp's, an organism a lane. A gene is a word: the token that it descends from, and 16 bits of
-// what it carries.
+// genes. A gene is a word: the token that it descends from, and 16 bits of what it carries. A thread has the same four
+// genes of some organisms in its registers; shared memory has all, for children that ask for their parents'. The wheel is
+// one warp's, an organism a lane.
 #include "evolve.cuh"
 
 constexpr int D = HEAD_DIM;
 constexpr int THREADS = 128;
 constexpr int ORGANISMS = 32;
 constexpr int WARPS = THREADS / WARP;
+// Threads that have an organism's genes, organisms that all threads have at once, and those of a thread.
+constexpr int FOURS = D / 4;
+constexpr int AT_ONCE = THREADS / FOURS;
+constexpr int OF_THREAD = ORGANISMS / AT_ONCE;
 
 __device__ __forceinline__ u32 gene_of(int token, float carried) {
     return u32(token) << 16 | min(u32(carried * 65536.0f), 65535u);
@@ -35,61 +40,64 @@ __device__ __forceinline__ int stop_of_wheel(float cumulative, float mark) {
     return place;
 }
 
-// What the warps of a small population share beside its two generations.
+// A thread's genes: four of each of its organisms.
+struct Genes {
+    u32 of[OF_THREAD][4];
+};
+
+// The sum over the threads of a warp that have the same organism, or, in steps from FOURS on, the same genes.
+template <typename N>
+__device__ __forceinline__ N fold(N x, int from, int to) {
+    for (int step = from; step < to; step *= 2) x += __shfl_xor_sync(ALL_LANES, x, step);
+    return x;
+}
+
+// What the warps of a population share beside its two generations.
 struct Selection {
-    static constexpr int PARTS = THREADS / D;
-    // Of each gene, over a part of the organisms.
-    u32 sums[PARTS][D];
+    // Of what each gene carries, over a warp's organisms.
+    u32 sums[WARPS][D];
     // Of each organism: its fitness, and its parents.
     float phi[ORGANISMS];
     u32 parents[ORGANISMS];
 
-    __device__ __forceinline__ void add_up_genes(const u32* genes) {
-        constexpr int PART = ORGANISMS / PARTS;
-        const int g = threadIdx.x % D, part = threadIdx.x / D;
-        u32 sum = 0;
+    __device__ __forceinline__ void add_up_genes(const Genes& genes) {
+        u32 sum[4] = {};
 #pragma unroll
-        for (int n = 0; n < PART; n++) sum += genes[(part * PART + n) * D + g] & 0xFFFF;
-        sums[part][g] = sum;
+        for (int j = 0; j < 4; j++) {
+#pragma unroll
+            for (int k = 0; k < OF_THREAD; k++) sum[j] += genes.of[k][j] & 0xFFFF;
+            sum[j] = fold(sum[j], FOURS, WARP);
+        }
+        if (lane_of() < FOURS)
+            *reinterpret_cast<uint4*>(&sums[warp_of()][4 * lane_of()]) = make_uint4(sum[0], sum[1], sum[2], sum[3]);
     }
 
-    // What each organism's genes add up to, weighed by the fitness of their means; a warp takes eight organisms.
-    __device__ __forceinline__ void weigh_organisms(const u32* genes) {
-        constexpr int OF_WARP = ORGANISMS / WARPS;
-        const int lane = lane_of(), first = warp_of() * OF_WARP;
-        float fitness[D / WARP], total = 0;
+    // What each organism's genes add up to, weighed by the fitness of their means.
+    __device__ __forceinline__ void weigh_organisms(const Genes& genes) {
+        const int first = threadIdx.x % FOURS * 4;
+        u32 sum[4] = {};
 #pragma unroll
-        for (int j = 0; j < D / WARP; j++) {
-            u32 sum = 0;
+        for (int warp = 0; warp < WARPS; warp++) {
+            const uint4 four = *reinterpret_cast<const uint4*>(&sums[warp][first]);
+            sum[0] += four.x, sum[1] += four.y, sum[2] += four.z, sum[3] += four.w;
+        }
+        float fitness[4], total = 0;
 #pragma unroll
-            for (int part = 0; part < PARTS; part++) sum += sums[part][j * WARP + lane];
-            const float mean = (float(sum) + 0.5f * ORGANISMS) * (1.0f / (65536 * ORGANISMS));
+        for (int j = 0; j < 4; j++) {
+            const float mean = (float(sum[j]) + 0.5f * ORGANISMS) * (1.0f / (65536 * ORGANISMS));
             fitness[j] = __fdividef(1.0f, mean + 0.5f);
             total += fitness[j];
         }
-        total = __fdividef(1.0f, warp_sum(total));
-        float along[OF_WARP];
-#pragma unroll
-        for (int n = 0; n < OF_WARP; n++) {
-            along[n] = 0;
-#pragma unroll
-            for (int j = 0; j < D / WARP; j++)
-                along[n] += carried_by(genes[(first + n) * D + j * WARP + lane]) * fitness[j];
-        }
-        // Folds halves of the organisms onto halves of the lanes, until each lane has a part of one organism's sum.
-#pragma unroll
-        for (int half = OF_WARP / 2; half > 0; half /= 2) {
-            const bool upper = lane & half;
-#pragma unroll
-            for (int n = 0; n < half; n++) {
-                const float sent = upper ? along[n] : along[n + half];
-                along[n] = (upper ? along[n + half] : along[n]) + __shfl_xor_sync(ALL_LANES, sent, half);
-            }
-        }
-        float sum = along[0];
-        for (int step = OF_WARP; step < WARP; step *= 2) sum += __shfl_xor_sync(ALL_LANES, sum, step);
         // The fitness sums to 1 when it is multiplied by `total`.
-        if (lane < OF_WARP) phi[first + lane] = (sum * total + 0.5f) * (1.0f / 65536.0f);
+        total = __fdividef(1.0f, fold(total, 1, FOURS));
+#pragma unroll
+        for (int k = 0; k < OF_THREAD; k++) {
+            float along = 0;
+#pragma unroll
+            for (int j = 0; j < 4; j++) along += carried_by(genes.of[k][j]) * fitness[j];
+            along = fold(along, 1, FOURS);
+            if (first == 0) phi[k * AT_ONCE + threadIdx.x / FOURS] = (along * total + 0.5f) * (1.0f / 65536.0f);
+        }
     }
 
     // One warp's: an organism a lane. A child that does not mix is a clone of its first parent.
@@ -104,92 +112,127 @@ struct Selection {
     }
 };
 
-// A block takes a sequence and a head.
-template <typename T, typename A>
-__device__ void sampled_of_few(
-    const T* values, int stride, const u32* begins, const u32* ids, int heads, Site site, int generations, Rates rates,
-    A* ancestry) {
-    DYNAMIC_SHARED(u32, now);
-    __shared__ Selection selection;
-    constexpr int FOURS = D / 4;
-    const auto [sequence, head] = RowAndHead(heads);
-    const int columns = heads * D;
-    const u32 begin = begins[sequence], id = ids[sequence];
-    const int tokens = begins[sequence + 1] - begin;
-    u32 *last = now, *next = now + ORGANISMS * D;
-    values += size_t(begin) * stride + head * D;
-    const double offset = unit(block_of(stream_for(site, FOUNDERS, id, head, 0), 0).x);
-    for (int i = threadIdx.x; i < ORGANISMS * FOURS; i += THREADS) {
-        const int token = min(int((i / FOURS + offset) * tokens / ORGANISMS), tokens - 1);
-        float v[4];
-        load4(values + size_t(token) * stride + i % FOURS * 4, v);
-        *reinterpret_cast<uint4*>(now + 4 * i) = make_uint4(
-            gene_of(token, sigmoid(v[0])), gene_of(token, sigmoid(v[1])), gene_of(token, sigmoid(v[2])),
-            gene_of(token, sigmoid(v[3])));
+// The values of a sequence and head.
+template <typename T>
+struct Values {
+    const T* rows;
+    int stride, tokens;
+
+    __device__ __forceinline__ u32 gene(int token, int g) const {
+        return gene_of(token, sigmoid(to_float(rows[size_t(token) * stride + g])));
     }
-    __syncthreads();
-    const u32 threshold = u32(double(rates.mutation) * 2147483648.0);
-    const float tokens_per_draw = float(tokens) / max(threshold, 1u);
-    for (int generation = 0; generation < generations; generation++) {
-        selection.add_up_genes(now);
-        __syncthreads();
-        selection.weigh_organisms(now);
-        __syncthreads();
-        if (warp_of() == 0) selection.turn_wheel(rates, stream_for(site, PARENTS, id, head, generation));
-        __syncthreads();
-        const Stream draws = stream_for(site, GENES, id, head, generation);
-#pragma unroll 2
-        for (int i = threadIdx.x; i < ORGANISMS * FOURS; i += THREADS) {
-            const int child = i / FOURS, first = i % FOURS * 4;
-            const u32 pair = selection.parents[child];
-            const uint4 bits4 = block_of(draws, i);
-            const uint4 of_a = *reinterpret_cast<const uint4*>(now + (pair & 0xFF) * D + first);
-            const uint4 of_b = *reinterpret_cast<const uint4*>(now + (pair >> 8) * D + first);
-            const u32 bits[4] = {bits4.x, bits4.y, bits4.z, bits4.w};
-            u32 genes[4] = {
-                bits4.x >> 31 ? of_b.x : of_a.x, bits4.y >> 31 ? of_b.y : of_a.y, bits4.z >> 31 ? of_b.z : of_a.z,
-                bits4.w >> 31 ? of_b.w : of_a.w};
-            // All mutants' values are asked for before the first is needed.
-            float mutants[4];
-            int sources[4];
+};
+
+// Mutants: of draws below the threshold, the same gene of a token that the draw names.
+struct Mutation {
+    u32 threshold;
+    float tokens_per_draw;
+
+    __device__ __forceinline__ Mutation(float rate, int tokens)
+        : threshold(u32(double(rate) * 2147483648.0)), tokens_per_draw(float(tokens) / max(threshold, 1u)) {}
+
+    __device__ __forceinline__ int token(u32 draw, int tokens) const {
+        return int(fminf(float(int(draw)) * tokens_per_draw, float(tokens - 1)));
+    }
+};
+
+// The thread's genes of the next generation, which it also writes there. A word of a draw decides on a gene: its highest
+// bit on the parent, the others on a mutation. Mutants' draws wait in the places of their genes, since few genes mutate.
+template <typename T>
+__device__ __forceinline__ void breed(
+    Genes& genes, const u32* parents, const u32* now, u32* next, const Values<T>& values, Mutation mutation, Stream draws) {
+    const int first = threadIdx.x % FOURS * 4;
+    next += threadIdx.x / FOURS * D + first;
+    u32 mutants = 0;
 #pragma unroll
-            for (int j = 0; j < 4; j++) {
-                const u32 mutant = bits[j] & 0x7FFFFFFF;
-                sources[j] = -1;
-                mutants[j] = 0;
-                if (mutant < threshold) {
-                    sources[j] = int(fminf(float(int(mutant)) * tokens_per_draw, float(tokens - 1)));
-                    mutants[j] = to_float(values[size_t(sources[j]) * stride + first + j]);
-                }
-            }
+    for (int k = 0; k < OF_THREAD; k++) {
+        const u32 pair = parents[k * AT_ONCE + threadIdx.x / FOURS];
+        const uint4 draw = block_of(draws, k * THREADS + threadIdx.x);
+        const uint4 a = *reinterpret_cast<const uint4*>(now + (pair & 0xFF) * D + first);
+        const uint4 b = *reinterpret_cast<const uint4*>(now + (pair >> 8) * D + first);
+        const u32 bits[4] = {draw.x, draw.y, draw.z, draw.w};
+        const u32 of_a[4] = {a.x, a.y, a.z, a.w}, of_b[4] = {b.x, b.y, b.z, b.w};
+        u32 child[4];
 #pragma unroll
-            for (int j = 0; j < 4; j++)
-                if (sources[j] >= 0) genes[j] = gene_of(sources[j], sigmoid(mutants[j]));
-            *reinterpret_cast<uint4*>(next + child * D + first) = make_uint4(genes[0], genes[1], genes[2], genes[3]);
+        for (int j = 0; j < 4; j++) {
+            const u32 mutant = bits[j] & 0x7FFFFFFF;
+            child[j] = bits[j] >> 31 ? of_b[j] : of_a[j];
+            if (mutant < mutation.threshold) child[j] = mutant, mutants |= 1u << (4 * k + j);
         }
-        __syncthreads();
-        u32* before = now;
-        now = next, next = before;
+        *reinterpret_cast<uint4*>(next + k * AT_ONCE * D) = make_uint4(child[0], child[1], child[2], child[3]);
     }
-    // The tokens' counts, in bytes, behind the last generation, which is brought to the front; each gene's column is one
-    // thread's.
-    if (now != last)
-        for (int i = threadIdx.x; i < ORGANISMS * D; i += THREADS) last[i] = now[i];
+    for (; mutants; mutants &= mutants - 1) {
+        const int place = __ffs(mutants) - 1, j = place % 4;
+        u32& gene = next[place / 4 * AT_ONCE * D + j];
+        gene = values.gene(mutation.token(gene, values.tokens), first + j);
+    }
+#pragma unroll
+    for (int k = 0; k < OF_THREAD; k++) {
+        const uint4 four = *reinterpret_cast<const uint4*>(next + k * AT_ONCE * D);
+        genes.of[k][0] = four.x, genes.of[k][1] = four.y, genes.of[k][2] = four.z, genes.of[k][3] = four.w;
+    }
+}
+
+// The shares of the tokens of a sequence among the ancestors of each gene. They are counted in bytes, in shared memory.
+template <typename A>
+__device__ __forceinline__ void write_shares(const Genes& genes, u32* counts, int tokens, A* ancestry, int stride) {
+    for (int i = threadIdx.x; i < tokens * FOURS; i += THREADS) counts[i] = 0;
     __syncthreads();
-    u32* counted = last + ORGANISMS * D;
-    unsigned char* counts = reinterpret_cast<unsigned char*>(counted);
-    for (int i = threadIdx.x; i < tokens * FOURS; i += THREADS) counted[i] = 0;
-    __syncthreads();
-    if (const int g = threadIdx.x; g < D)
-        for (int n = 0; n < ORGANISMS; n++) counts[(last[n * D + g] >> 16) * D + g]++;
+#pragma unroll
+    for (int k = 0; k < OF_THREAD; k++)
+#pragma unroll
+        for (int j = 0; j < 4; j++)
+            atomicAdd(&counts[(genes.of[k][j] >> 16) * FOURS + threadIdx.x % FOURS], 1u << 8 * j);
     __syncthreads();
     for (int i = threadIdx.x; i < tokens * FOURS; i += THREADS) {
-        const u32 four = counted[i];
+        const u32 four = counts[i];
         float shares[4];
 #pragma unroll
         for (int j = 0; j < 4; j++) shares[j] = float(four >> 8 * j & 0xFF) * (1.0f / ORGANISMS);
-        store4(ancestry + size_t(begin + i / FOURS) * columns + head * D + i % FOURS * 4, shares);
+        store4(ancestry + size_t(i / FOURS) * stride + i % FOURS * 4, shares);
     }
+}
+
+// A block takes a sequence and a head.
+template <typename T, typename A>
+__device__ void sampled_of_few(
+    const T* values_of_all, int stride, const u32* begins, const u32* ids, int heads, Site site, int generations,
+    Rates rates, A* ancestry) {
+    DYNAMIC_SHARED(u32, now);
+    __shared__ Selection selection;
+    const auto [sequence, head] = RowAndHead(heads);
+    const u32 begin = begins[sequence], id = ids[sequence];
+    const int first = threadIdx.x % FOURS * 4;
+    const Values<T> values = {values_of_all + size_t(begin) * stride + head * D, stride, int(begins[sequence + 1] - begin)};
+    u32* const all = now;
+    u32* next = now + ORGANISMS * D;
+    const double offset = unit(block_of(stream_for(site, FOUNDERS, id, head, 0), 0).x);
+    Genes genes;
+#pragma unroll
+    for (int k = 0; k < OF_THREAD; k++) {
+        const int organism = k * AT_ONCE + threadIdx.x / FOURS;
+        const int token = min(int((organism + offset) * values.tokens / ORGANISMS), values.tokens - 1);
+        float v[4];
+        load4(values.rows + size_t(token) * stride + first, v);
+#pragma unroll
+        for (int j = 0; j < 4; j++) genes.of[k][j] = gene_of(token, sigmoid(v[j]));
+        *reinterpret_cast<uint4*>(now + organism * D + first) =
+            make_uint4(genes.of[k][0], genes.of[k][1], genes.of[k][2], genes.of[k][3]);
+    }
+    const Mutation mutation(rates.mutation, values.tokens);
+    for (int generation = 0; generation < generations; generation++) {
+        selection.add_up_genes(genes);
+        __syncthreads();
+        selection.weigh_organisms(genes);
+        __syncthreads();
+        if (warp_of() == 0) selection.turn_wheel(rates, stream_for(site, PARENTS, id, head, generation));
+        __syncthreads();
+        breed(genes, selection.parents, now, next, values, mutation, stream_for(site, GENES, id, head, generation));
+        u32* before = now;
+        now = next, next = before;
+    }
+    __syncthreads();
+    write_shares(genes, all, values.tokens, ancestry + size_t(begin) * heads * D + head * D, heads * D);
 }
 
 #define SAMPLED_OF_FEW(kind, T, A)                                                                                     \

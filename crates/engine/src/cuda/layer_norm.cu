@@ -130,12 +130,12 @@ NORM(float, f32)
 NORM(bf16, bf16)
 
 // With x^ the normalised row and g = gain dy: dx = (g - mean(g) - x^ mean(g x^)) / deviation; `masked`, where there is
-// one, is dx through the dropout. Each block's sums over its rows go to `partial` [blocks, 3, columns]: of dy x^, of dy,
-// and of what it writes last, `masked` or else dx.
+// one, is dx through the dropout. Each block's sums over its rows of dy x^ and of dy go to `partial` [blocks, 2, columns],
+// those of what it writes last, `masked` or else dx, to `partial_of_last` [blocks, columns].
 template <typename T, int CHUNKS>
 __device__ void gradient_in_registers(
     const T* x, const float* gain, const float* statistics, const T* dy, Rows sequences, Dropout dropout, T* dx,
-    T* masked, float* partial, int rows) {
+    T* masked, float* partial, float* partial_of_last, int rows) {
     constexpr int COLUMNS = CHUNKS * WARP * 4;
     __shared__ float sums[3 * COLUMNS];
     float gains[CHUNKS][4] = {}, biases[CHUNKS][4] = {}, written[CHUNKS][4] = {};
@@ -194,13 +194,15 @@ __device__ void gradient_in_registers(
         }
         __syncthreads();
     }
-    for (int c = threadIdx.x; c < 3 * COLUMNS; c += blockDim.x) partial[size_t(blockIdx.x) * 3 * COLUMNS + c] = sums[c];
+    for (int c = threadIdx.x; c < 2 * COLUMNS; c += blockDim.x) partial[size_t(blockIdx.x) * 2 * COLUMNS + c] = sums[c];
+    for (int c = threadIdx.x; c < COLUMNS; c += blockDim.x)
+        partial_of_last[size_t(blockIdx.x) * COLUMNS + c] = sums[2 * COLUMNS + c];
 }
 
 template <typename T>
 __device__ void gradient_of_any_width(
     const T* x, const float* gain, const float* statistics, const T* dy, Rows sequences, Dropout dropout, T* dx,
-    T* masked, float* partial, int rows, int columns) {
+    T* masked, float* partial, float* partial_of_last, int rows, int columns) {
     for (int row = blockIdx.x * GRADIENT_WARPS + warp_of(); row < rows; row += gridDim.x * GRADIENT_WARPS) {
         const size_t begin = size_t(row) * columns;
         const float mean = statistics[2 * row], inverse = statistics[2 * row + 1];
@@ -234,8 +236,9 @@ __device__ void gradient_of_any_width(
                 biases += d;
                 written += to_float(last[size_t(row) * columns + c]);
             }
-        float* sums = partial + size_t(blockIdx.x) * 3 * columns + c;
-        sums[0] = gains, sums[columns] = biases, sums[2 * columns] = written;
+        partial[size_t(blockIdx.x) * 2 * columns + c] = gains;
+        partial[(size_t(blockIdx.x) * 2 + 1) * columns + c] = biases;
+        partial_of_last[size_t(blockIdx.x) * columns + c] = written;
     }
 }
 
@@ -243,19 +246,19 @@ __device__ void gradient_of_any_width(
     extern "C" __global__ void __launch_bounds__(GRADIENT_WARPS* WARP, blocks) norm_gradient_##width##_##kind(      \
         const T* x, const float* gain, const float* statistics, const T* dy, const u32* owners, const u32* begins,   \
         const u32* ids, u32 seed_low, u32 seed_high, u32 step, u32 name, u32 threshold, float kept, T* dx,            \
-        T* masked, float* partial, int rows, int columns) {                                                          \
+        T* masked, float* partial, float* partial_of_last, int rows, int columns) {                                                          \
         const Rows sequences = {owners, begins, ids};                                                                \
         const Dropout dropout = {{seed_low, seed_high, step, name}, threshold, kept};                                \
         body;                                                                                                        \
     }
 #define GRADIENT_IN_REGISTERS(T, CHUNKS) \
-    gradient_in_registers<T, CHUNKS>(x, gain, statistics, dy, sequences, dropout, dx, masked, partial, rows)
+    gradient_in_registers<T, CHUNKS>(x, gain, statistics, dy, sequences, dropout, dx, masked, partial, partial_of_last, rows)
 // So many blocks share a multiprocessor's registers.
 #define NORM_GRADIENTS(T, kind)                                     \
     NORM_GRADIENT(T, kind, 384, 5, GRADIENT_IN_REGISTERS(T, 3))     \
     NORM_GRADIENT(T, kind, 768, 3, GRADIENT_IN_REGISTERS(T, 6))     \
     NORM_GRADIENT(                                                  \
         T, kind, any, 3,                                            \
-        gradient_of_any_width<T>(x, gain, statistics, dy, sequences, dropout, dx, masked, partial, rows, columns))
+        gradient_of_any_width<T>(x, gain, statistics, dy, sequences, dropout, dx, masked, partial, partial_of_last, rows, columns))
 NORM_GRADIENTS(float, f32)
 NORM_GRADIENTS(bf16, bf16)

@@ -100,10 +100,12 @@ pub fn backward(
     let most = context.info().multiprocessors * blocks_at_once(columns);
     let blocks = rows.div_ceil(GRADIENT_WARPS).clamp(1, most);
     let width = if matches!(columns, 384 | 768) { columns.to_string() } else { "any".to_owned() };
-    let mut partial = sum_rows::room(x.device(), blocks, &[columns; 3]);
+    let of_parameters = sum_rows::room(x.device(), blocks, &[columns; 2]);
+    let of_last = Tensor::empty(x.device(), &[blocks, columns]);
     let ([owners, begins, ids], DropoutWords { site, threshold, kept }) = draws(dropout);
     let [from, gain, statistics, gradient] = [&x, gain, statistics, &dy].map(|x| x.slice().address());
-    let (to, sums) = (dx.slice_mut().address(), partial[0].slice().address());
+    let (to, sums, sums_of_last) =
+        (dx.slice_mut().address(), of_parameters[0].slice().address(), of_last.slice().address());
     let last: &Tensor = masked.map_or(dx, |masked| {
         masked.slice_mut();
         masked
@@ -130,12 +132,11 @@ pub fn backward(
             to,
             masked,
             sums,
+            sums_of_last,
             rows as i32,
             columns as i32,
         ],
     );
-    if let Some(of_last) = partial.pop() {
-        sum_rows::keep(last, of_last);
-    }
-    sum_rows::totals_aside(context, partial, [dgain, dbias]);
+    sum_rows::keep(last, of_last);
+    sum_rows::totals_aside(context, of_parameters, &[dgain.slice_mut(), dbias.slice_mut()]);
 }

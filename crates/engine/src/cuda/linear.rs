@@ -8,6 +8,7 @@ use super::elementwise::{accumulate, as_kind, grid};
 use super::products::{Epilogue, Operand, multiply};
 use super::programs::Program::Linear;
 use super::slice::{Kind, Slice};
+use super::sum_rows::Totals;
 use super::weights::Weights;
 use super::{suffix, sum_rows};
 use crate::kernels::{Activation, Affine, LinearGradients, Matrix};
@@ -198,10 +199,10 @@ fn of_parameters<'a>(
     let address = of_weights[0].address();
     let (rows, columns) = (dout.columns, input.columns());
     let out = Operand { address, rows, columns, stride: columns, kind: Kind::F32, transposed: false };
-    let to: Vec<u64> = of_biases().map(|(_, bias)| bias.address()).collect();
+    let totals = Totals::new(&sums, &of_biases().map(|(_, bias)| bias).collect::<Vec<_>>());
     let work = |stream| {
         multiply(context, stream, transposed(dout), operand(input), out, false, Epilogue::None)?;
-        sums.iter().zip(&to).for_each(|(partial, &to)| sum_rows::total(context, stream, partial, to));
+        totals.run(context, stream);
         Ok(())
     };
     let reads = std::iter::once(input).chain(parts.iter().copied()).chain(&sums).cloned().collect();

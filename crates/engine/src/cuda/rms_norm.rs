@@ -45,5 +45,5 @@ pub fn backward(
     let arguments = arguments![from, gain, inverse, gradient, to, sums, rows as i32, columns as i32];
     let grid = Grid { shared: 4 * at_once * columns, ..Grid::line(blocks, 32 * WARPS) };
     context.launch(RmsNorm, &format!("rms_norm_gradient_{}", suffix(kind)), grid, arguments);
-    sum_rows::totals_aside(context, vec![partial], [dgain]);
+    sum_rows::totals_aside(context, vec![partial], &[dgain.slice_mut()]);
 }

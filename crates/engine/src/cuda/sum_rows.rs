@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use cudarc::driver::sys::CUstream;
 
 use super::context::{Context, Grid, arguments};
+use super::products::Operand;
 use super::programs::Program::SumRows;
 use super::slice::{Kind, Slice};
 use super::suffix;
@@ -56,7 +57,8 @@ pub fn partial_sums(context: &Context, x: &Tensor) -> Tensor {
     x.slice().partial_sums().get(x.slice().stamp()).unwrap_or_else(|| {
         let parts = x.rows().div_ceil(ROWS_PER_SUM).max(1);
         let mut partial = Tensor::empty(x.device(), &[parts, x.columns()]);
-        sum_parts(context, context.stream(), x, parts, partial.slice_mut().address());
+        let to = partial.slice_mut().address();
+        sum_parts(context, context.stream(), x.slice().operand(x.columns()), parts, to);
         partial
     })
 }
@@ -64,36 +66,48 @@ pub fn partial_sums(context: &Context, x: &Tensor) -> Tensor {
 /// The sum of all rows into `out` `[columns]` in single precision: parts of the rows by one block each, then the parts
 /// in their order.
 pub fn sum_rows(context: &Context, x: &Tensor, out: &mut Tensor) {
-    if x.rows() <= ROWS_PER_SUM {
-        return sum_parts(context, context.stream(), x, 1, out.slice_mut().address());
+    let partial = if x.rows() > ROWS_PER_SUM { partial_sums(context, x) } else { x.clone() };
+    Totals::new(&[partial], &[out.slice_mut()]).run(context, context.stream());
+}
+
+/// Sums of partial sums into the arrays of their totals, to be made in some stream: what is summed, and where to.
+pub struct Totals(Vec<(Operand, u64)>);
+
+impl Totals {
+    /// One sum for all where partial sums lie side by side and their totals one after the other.
+    pub fn new(partial: &[Tensor], outs: &[&Slice]) -> Self {
+        let slices: Vec<(&Slice, usize)> = partial.iter().map(|partial| (partial.slice(), partial.columns())).collect();
+        match Slice::joined(&slices).filter(|_| Slice::follow(outs)) {
+            Some(joined) => Totals(vec![(joined, outs[0].address())]),
+            None => {
+                let each = slices.into_iter().zip(outs);
+                Totals(each.map(|((slice, columns), out)| (slice.operand(columns), out.address())).collect())
+            }
+        }
     }
-    total(context, context.stream(), &partial_sums(context, x), out.slice_mut().address());
+
+    /// Makes them.
+    pub fn run(&self, context: &Context, stream: CUstream) {
+        self.0.iter().for_each(|&(partial, out)| sum_parts(context, stream, partial, 1, out));
+    }
 }
 
-/// The sum of partial sums, in that stream.
-pub fn total(context: &Context, stream: CUstream, partial: &Tensor, out: u64) {
-    sum_parts(context, stream, partial, 1, out);
-}
-
-/// The sums of partial sums of several arrays side by side, beside what the main stream does next.
-pub fn totals_aside<const K: usize>(context: &Context, partial: Vec<Tensor>, outs: [&mut Tensor; K]) {
-    let outs = outs.map(|out| out.slice_mut());
-    let addresses = outs.map(Slice::address);
-    let sums = partial.clone();
+/// Totals that nobody needs soon, beside what the main stream does next.
+pub fn totals_aside(context: &Context, partial: Vec<Tensor>, outs: &[&Slice]) {
+    let totals = Totals::new(&partial, outs);
+    let writes: Vec<_> = outs.iter().map(|out| out.block()).collect();
     let work = |stream| {
-        sums.iter().zip(addresses).for_each(|(partial, out)| total(context, stream, partial, out));
+        totals.run(context, stream);
         Ok(())
     };
-    context.keep(context.aside().run(context.stream(), partial, &outs.map(Slice::block), work));
+    context.keep(context.aside().run(context.stream(), partial, &writes, work));
 }
 
 /// The sums of `parts` parts of the rows.
-fn sum_parts(context: &Context, stream: CUstream, x: &Tensor, parts: usize, out: u64) {
-    let (rows, columns, slice) = (x.rows(), x.columns(), x.slice());
+fn sum_parts(context: &Context, stream: CUstream, x: Operand, parts: usize, out: u64) {
     // A warp for every four rows of a part: they are all under way at once.
-    let warps = rows.div_ceil(4 * parts).clamp(1, THREADS / 32);
-    let grid = Grid { blocks: [columns.div_ceil(32), parts, 1], threads: 32 * warps, shared: 0 };
-    let (stride, kernel) = (slice.stride(columns) as i32, format!("sum_rows_{}", suffix(slice.kind())));
-    let arguments = arguments![slice.address(), out, rows as i32, columns as i32, stride];
-    context.launch_in(stream, SumRows, &kernel, grid, arguments);
+    let warps = x.rows.div_ceil(4 * parts).clamp(1, THREADS / 32);
+    let grid = Grid { blocks: [x.columns.div_ceil(32), parts, 1], threads: 32 * warps, shared: 0 };
+    let arguments = arguments![x.address, out, x.rows as i32, x.columns as i32, x.stride as i32];
+    context.launch_in(stream, SumRows, &format!("sum_rows_{}", suffix(x.kind)), grid, arguments);
 }
