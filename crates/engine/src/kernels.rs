@@ -120,10 +120,10 @@ pub trait Kernels: Send + Sync {
     fn matmul(&self, a: Matrix<'_>, b: Matrix<'_>, out: &mut Tensor);
     /// For each part, `out = f(x) Wᵀ + b`.
     fn linear(&self, x: &Tensor, activation: Activation, parts: &[Affine<'_>], outs: &mut [Tensor]);
-    /// Gradients of [`Kernels::linear`].
+    /// Gradients of [`Kernels::linear`], which may take the memory of its input.
     fn linear_backward(
         &self,
-        x: &Tensor,
+        x: Tensor,
         activation: Activation,
         weights: &[&Tensor],
         douts: &[&Tensor],

@@ -152,6 +152,22 @@ impl<T: Element> Array<T> {
         }
     }
 
+    /// [`Array::contiguous`] of an array that is not needed otherwise.
+    pub(crate) fn into_contiguous(self) -> Self {
+        match &self.storage {
+            Storage::Cuda(slice, _) if !slice.is_dense(self.columns()) => self.copied(),
+            _ => self,
+        }
+    }
+
+    /// Room for an array of this shape, device and precision: the array itself if nobody else has it.
+    pub(crate) fn reused(self) -> Self {
+        match &self.storage {
+            Storage::Cuda(slice, _) if Arc::strong_count(slice) > 1 => self.empty_like(),
+            _ => self,
+        }
+    }
+
     /// A copy.
     fn copied(&self) -> Self {
         let mut copy = self.empty_like();

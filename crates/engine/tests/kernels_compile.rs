@@ -7,12 +7,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use mendel_engine::cuda::CudaError;
 use mendel_engine::cuda::programs::{Program, compile};
 
-/// Bytes that a kernel may spill to memory. Those that take most of a step may not spill at all; in others a few
-/// registers that are read once cost nothing that can be measured, and less than a smaller tile.
+/// Bytes that a kernel may spill to memory: a few registers that are read once cost nothing that can be measured, and
+/// less than a smaller tile or fewer blocks at once.
 fn most_spilled(program: Program) -> u32 {
     use Program::{Attention32, Attention64, AttentionGradient32, AttentionGradient64, LayerNorm};
-    let none = [Attention32, Attention64, AttentionGradient32, AttentionGradient64, LayerNorm];
-    if none.contains(&program) { 0 } else { 64 }
+    match program {
+        LayerNorm | Attention32 | Attention64 => 0,
+        AttentionGradient32 | AttentionGradient64 => 32,
+        _ => 64,
+    }
 }
 
 /// Bytes spilled by each kernel: what stands before ` bytes spill stores` in what the assembler says.

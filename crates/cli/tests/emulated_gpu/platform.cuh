@@ -22,6 +22,8 @@ __forceinline__ bf16 to_bf16(float x) {
 __forceinline__ u32 pack_bf16(float low, float high) { return to_bf16(low).bits | (u32)to_bf16(high).bits << 16; }
 
 // ex2.approx.ftz: denormals in and out are zero.
+__forceinline__ float reciprocal_fast(float x) { return 1.0f / x; }
+
 __forceinline__ float exp2_fast(float x) {
     float y = __builtin_exp2f(x);
     return y < 1.17549435e-38f ? 0.0f : y;

@@ -102,13 +102,13 @@ impl Kernels for Cpu {
 
     fn linear_backward(
         &self,
-        x: &Tensor,
+        x: Tensor,
         activation: Activation,
         weights: &[&Tensor],
         douts: &[&Tensor],
         gradients: LinearGradients<'_>,
     ) {
-        linear::backward(self.unit, x, activation, weights, douts, gradients);
+        linear::backward(self.unit, &x, activation, weights, douts, gradients);
     }
 
     fn softmax(&self, x: &Tensor, out: &mut Tensor) {

@@ -100,9 +100,9 @@ impl State {
     }
 }
 
-/// Sizes come in sixteen classes an octave, so that batches of nearly equal token counts share blocks.
+/// Sizes come in 128 classes an octave, so that batches of nearly equal token counts ask for the same.
 fn size_class(bytes: usize) -> usize {
-    let step = (bytes.next_power_of_two() / 32).max(ALIGNMENT);
+    let step = (bytes.next_power_of_two() / 256).max(ALIGNMENT);
     bytes.max(1).div_ceil(step) * step
 }
 
@@ -174,11 +174,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn size_classes_waste_at_most_a_sixteenth() {
+    fn size_classes_waste_at_most_a_128th() {
         for bytes in (0..5_000_000).step_by(77) {
             let class = size_class(bytes);
             assert!(class >= bytes && class.is_multiple_of(ALIGNMENT));
-            assert!(class - bytes <= ALIGNMENT.max(bytes / 16 + 1), "{bytes} -> {class}");
+            assert!(class - bytes <= ALIGNMENT.max(bytes / 128 + 1), "{bytes} -> {class}");
         }
     }
 }

@@ -13,7 +13,7 @@ use super::error::{Calling, CudaResult};
 use crate::tensor::Tensor;
 
 /// Jobs under way at once: each holds memory.
-const AT_ONCE: u64 = 6;
+const AT_ONCE: u64 = 3;
 const WAIT: CUevent_wait_flags = CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
 
 /// The second stream and what runs in it.

@@ -11,7 +11,6 @@ constexpr int D = HEAD_DIM;
 constexpr int WARPS = 4;
 constexpr int THREADS = WARPS * WARP;
 constexpr int TILE = 64;
-constexpr float LOG2_E = 1.4426950408889634f;
 // What scores are multiplied by, and the same for powers of two.
 constexpr float SCALE = D == 64 ? 0.125f : 0.17677669529663687f;
 constexpr float SCALE_LOG2 = SCALE * LOG2_E;

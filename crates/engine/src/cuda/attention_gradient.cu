@@ -62,7 +62,7 @@ __device__ void gradient_of_fitness(
     const float* from = sums + row_of_sums(sequence, begin, 0) * width + kv_head * group * D + lane_of();
     float sum[D / WARP] = {}, total = 0;
     for (int head = 0; head < group; head++)
-#pragma unroll 4
+#pragma unroll 8
         for (int part = 0; part < parts; part++)
 #pragma unroll
             for (int n = 0; n < D / WARP; n++) sum[n] += from[size_t(part) * width + head * D + n * WARP];

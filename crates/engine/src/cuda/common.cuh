@@ -128,13 +128,15 @@ __device__ __forceinline__ float gelu_slope(float x) {
     return normal_distribution(x) + x * __expf(-0.5f * x * x) * 0.3989423f;
 }
 
+constexpr float LOG2_E = 1.4426950408889634f;
+
 __device__ __forceinline__ float sigmoid(float x) {
-    return __fdividef(1.0f, 1.0f + __expf(-x));
+    return reciprocal_fast(1.0f + exp2_fast(-LOG2_E * x));
 }
 
 // sigmoid(x) (1 - sigmoid(x)), which is even.
 __device__ __forceinline__ float sigmoid_slope(float x) {
-    const float power = __expf(-fabsf(x)), inverse = __fdividef(1.0f, 1.0f + power);
+    const float power = exp2_fast(-LOG2_E * fabsf(x)), inverse = reciprocal_fast(1.0f + power);
     return power * inverse * inverse;
 }
 

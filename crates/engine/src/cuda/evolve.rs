@@ -2,6 +2,7 @@
 
 use super::context::{Context, Grid, arguments};
 use super::elementwise::as_kind;
+use super::found::{self, Finding};
 use super::programs::Program;
 use super::slice::{Kind, Slice};
 use super::suffix;
@@ -56,14 +57,22 @@ fn sampled(
     let Evolve { num_generations, mutation_rate, crossover_rate, selection_pressure, .. } = *options;
     let (generations, [s0, s1, s2, s3]) = (num_generations as i32, site.words());
     if let Some(words) = words_of_few(options, size, longest, slice).filter(|_| stride % 4 == 0) {
+        // What genes carry is good to 2^-17: enough for the fitness where activations have less.
+        let of_genes = [0, 1].map(|_| Tensor::empty(device, &[count, values.columns()]));
+        let gives_fitness = slice.kind() == Kind::Bf16;
+        let [fitness, inverse] = of_genes.each_ref().map(|x| if gives_fitness { x.slice().address() } else { 0 });
         #[rustfmt::skip]
         let arguments = arguments![
             slice.address(), stride, begins, ids, heads as i32, s0, s1, s2, s3, generations, mutation_rate, crossover_rate,
-            selection_pressure, out
+            selection_pressure, out, fitness, inverse
         ];
         let grid = Grid { shared: 4 * words, ..Grid::line(count * heads, THREADS) };
         let program = if d == 32 { Program::EvolveFew32 } else { Program::EvolveFew64 };
-        return context.launch(program, &format!("evolve_few_{kinds}"), grid, arguments);
+        context.launch(program, &format!("evolve_few_{kinds}"), grid, arguments);
+        if gives_fitness {
+            found::keep(ancestry, Finding::GeneFitness { of: found::contents(values), fitness: of_genes });
+        }
+        return;
     }
     let genes = size * d;
     // As the kernel lays it out, in words: means and fitness, the wheel with its parents and the ancestors, and what they

@@ -72,8 +72,9 @@ struct Selection {
             *reinterpret_cast<uint4*>(&sums[warp_of()][4 * lane_of()]) = make_uint4(sum[0], sum[1], sum[2], sum[3]);
     }
 
-    // What each organism's genes add up to, weighed by the fitness of their means.
-    __device__ __forceinline__ void weigh_organisms(const Genes& genes) {
+    // u = 1 / (M + 1/2) of the means M of the thread's genes, and the sum of all of the organism's: of equal numbers
+    // exactly, since they are folded onto each other.
+    __device__ __forceinline__ float inverse_means(float (&inverse)[4]) const {
         const int first = threadIdx.x % FOURS * 4;
         u32 sum[4] = {};
 #pragma unroll
@@ -81,22 +82,26 @@ struct Selection {
             const uint4 four = *reinterpret_cast<const uint4*>(&sums[warp][first]);
             sum[0] += four.x, sum[1] += four.y, sum[2] += four.z, sum[3] += four.w;
         }
-        float fitness[4], total = 0;
 #pragma unroll
         for (int j = 0; j < 4; j++) {
             const float mean = (float(sum[j]) + 0.5f * ORGANISMS) * (1.0f / (65536 * ORGANISMS));
-            fitness[j] = __fdividef(1.0f, mean + 0.5f);
-            total += fitness[j];
+            inverse[j] = reciprocal_fast(mean + 0.5f);
         }
-        // The fitness sums to 1 when it is multiplied by `total`.
-        total = __fdividef(1.0f, fold(total, 1, FOURS));
+        return fold((inverse[0] + inverse[1]) + (inverse[2] + inverse[3]), 1, FOURS);
+    }
+
+    // What each organism's genes add up to, weighed by the fitness of their means.
+    __device__ __forceinline__ void weigh_organisms(const Genes& genes) {
+        float inverse[4];
+        // What makes the fitness sum to 1.
+        const float total = reciprocal_fast(inverse_means(inverse));
 #pragma unroll
         for (int k = 0; k < OF_THREAD; k++) {
             float along = 0;
 #pragma unroll
-            for (int j = 0; j < 4; j++) along += carried_by(genes.of[k][j]) * fitness[j];
+            for (int j = 0; j < 4; j++) along += carried_by(genes.of[k][j]) * inverse[j];
             along = fold(along, 1, FOURS);
-            if (first == 0) phi[k * AT_ONCE + threadIdx.x / FOURS] = (along * total + 0.5f) * (1.0f / 65536.0f);
+            if (threadIdx.x % FOURS == 0) phi[k * AT_ONCE + threadIdx.x / FOURS] = (along * total + 0.5f) * (1.0f / 65536.0f);
         }
     }
 
@@ -197,7 +202,7 @@ __device__ __forceinline__ void write_shares(const Genes& genes, u32* counts, in
 template <typename T, typename A>
 __device__ void sampled_of_few(
     const T* values_of_all, int stride, const u32* begins, const u32* ids, int heads, Site site, int generations,
-    Rates rates, A* ancestry) {
+    Rates rates, A* ancestry, float* fitness, float* inverse) {
     DYNAMIC_SHARED(u32, now);
     __shared__ Selection selection;
     const auto [sequence, head] = RowAndHead(heads);
@@ -231,17 +236,29 @@ __device__ void sampled_of_few(
         u32* before = now;
         now = next, next = before;
     }
+    if (fitness) selection.add_up_genes(genes);
     __syncthreads();
+    if (fitness && threadIdx.x < WARP) {
+        float u[4];
+        const float total = selection.inverse_means(u);
+        const size_t at = (size_t(sequence) * heads + head) * D + first;
+        if (threadIdx.x < FOURS) {
+            store4(inverse + at, u);
+#pragma unroll
+            for (int j = 0; j < 4; j++) u[j] /= total;
+            store4(fitness + at, u);
+        }
+    }
     write_shares(genes, all, values.tokens, ancestry + size_t(begin) * heads * D + head * D, heads * D);
 }
 
 #define SAMPLED_OF_FEW(kind, T, A)                                                                                     \
     extern "C" __global__ void __launch_bounds__(THREADS, 12) evolve_few_##kind(                                          \
         const T* values, int stride, const u32* begins, const u32* ids, int heads, u32 seed_low, u32 seed_high,        \
-        u32 step, u32 name, int generations, float mutation, float crossover, float pressure, A* ancestry) {                     \
+        u32 step, u32 name, int generations, float mutation, float crossover, float pressure, A* ancestry, float* fitness, float* inverse) { \
         sampled_of_few<T, A>(                                                                                          \
             values, stride, begins, ids, heads, {seed_low, seed_high, step, name}, generations,                               \
-            {mutation, crossover, pressure}, ancestry);                                                                \
+            {mutation, crossover, pressure}, ancestry, fitness, inverse);                                                                \
     }
 SAMPLED_OF_FEW(f32_f32, float, float)
 SAMPLED_OF_FEW(bf16_f32, bf16, float)

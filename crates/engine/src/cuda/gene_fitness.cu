@@ -22,8 +22,12 @@ struct Population {
     }
 
     // Of gene g of the block's head.
+    __device__ __forceinline__ float value(u32 token, int g) const {
+        return to_float(values[size_t(token) * stride + head * head_dim + g]);
+    }
+
     __device__ __forceinline__ float expression(u32 token, int g) const {
-        return sigmoid(to_float(values[size_t(token) * stride + head * head_dim + g]));
+        return sigmoid(value(token, g));
     }
 
     __device__ __forceinline__ size_t place(u32 row, int g) const {
@@ -53,20 +57,47 @@ __device__ void fitness_of_means(P population, float* u, float* folded, u32 row,
     __syncthreads();
 }
 
-// The same by one warp, for 32 or 64 genes: lane l has the means of gene l and, of 64, gene l + 32.
-template <int D, typename P>
-__device__ void fitness_by_warp(P population, const float (&means)[D / WARP], u32 row, float* fitness, float* inverse) {
-    float u[D / WARP];
-    for (int j = 0; j < D / WARP; j++) u[j] = 1.0f / (means[j] + 0.5f);
-    float sum = u[0];
-    if constexpr (D == 2 * WARP) sum += u[1];
-    for (int step = WARP / 2; step > 0; step /= 2) sum += __shfl_down_sync(ALL_LANES, sum, step);
-    sum = __shfl_sync(ALL_LANES, sum, 0);
-    for (int j = 0; j < D / WARP; j++) {
-        const size_t at = population.place(row, j * WARP + lane_of());
-        fitness[at] = u[j] / sum;
-        inverse[at] = u[j];
+// The same by one warp or several for a sequence and a head of D (32 or 64) genes: a lane takes four genes of every so
+// many-th token, and the warps' sums are added in their order.
+template <int D, typename T, typename A>
+__device__ void fitness_of_warps(
+    const T* values, int stride, const A* ancestry, const u32* begins, int sequences, int heads, int warps, float* fitness,
+    float* inverse) {
+    constexpr int LANES = D / 4, AT_ONCE = WARP / LANES;
+    __shared__ float partial[THREADS / WARP][D];
+    const int place = (blockIdx.x * (THREADS / WARP) + warp_of()) / warps, warp = warp_of() % warps;
+    const int sequence = place / heads, head = place % heads, four = lane_of() % LANES * 4;
+    const u32 begin = sequence < sequences ? begins[sequence] : 0, end = sequence < sequences ? begins[sequence + 1] : 0;
+    values += head * D + four, ancestry += ancestry ? head * D + four : 0;
+    float sums[4] = {};
+#pragma unroll 4
+    for (u32 token = begin + warp * AT_ONCE + lane_of() / LANES; token < end; token += AT_ONCE * warps) {
+        float v[4], shares[4] = {1, 1, 1, 1};
+        load4(values + size_t(token) * stride, v);
+        if (ancestry) load4(ancestry + size_t(token) * heads * D, shares);
+#pragma unroll
+        for (int i = 0; i < 4; i++) sums[i] += shares[i] * sigmoid(v[i]);
     }
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        for (int step = LANES; step < WARP; step *= 2) sums[i] += __shfl_xor_sync(ALL_LANES, sums[i], step);
+    if (lane_of() < LANES) store4(&partial[warp_of()][four], sums);
+    __syncthreads();
+    if (warp > 0 || sequence >= sequences) return;
+    const float even = ancestry ? 1.0f : 1.0f / (end - begin);
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        float sum = 0;
+        for (int other = 0; other < warps; other++) sum += partial[warp_of() + other][four + i];
+        sums[i] = 1.0f / (sum * even + 0.5f);
+    }
+    float total = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+    for (int step = 1; step < LANES; step *= 2) total += __shfl_xor_sync(ALL_LANES, total, step);
+    if (lane_of() >= LANES) return;
+    store4(inverse + size_t(place) * D + four, sums);
+#pragma unroll
+    for (int i = 0; i < 4; i++) sums[i] /= total;
+    store4(fitness + size_t(place) * D + four, sums);
 }
 
 // Sums of shares and expression over every `groups`-th token from `group` on, for genes g..g + 4, added to `sums`. Two
@@ -145,15 +176,6 @@ __device__ void fitness_of(Population<T, A> population, bool causal, float* fitn
         for (int i = 0; i < groups; i++) sum += partial[i * d + g];
         return population.ancestry ? sum : sum * even;
     };
-    if (d == WARP || d == 2 * WARP) {
-        if (warp_of() > 0) return;
-        const int g = lane_of();
-        if (d == WARP)
-            fitness_by_warp<WARP>(population, {mean(g)}, population.sequence, fitness, inverse);
-        else
-            fitness_by_warp<2 * WARP>(population, {mean(g), mean(g + WARP)}, population.sequence, fitness, inverse);
-        return;
-    }
     for (int g = threadIdx.x; g < d; g += THREADS) means[g] = mean(g);
     fitness_of_means(population, means, folded, population.sequence, fitness, inverse);
 }
@@ -182,7 +204,7 @@ __device__ void gradient_of(
     const u32 begin = population.begins[population.sequence], end = population.begins[population.sequence + 1];
     for (int g = threadIdx.x; g < d; g += THREADS) dmeans[g] = 0;
     const auto write = [&](u32 token, int g, float share) {
-        const float p = population.expression(token, g), gradient = dmeans[g] * p * (1 - p) * share;
+        const float gradient = dmeans[g] * sigmoid_slope(population.value(token, g)) * share;
         T& out = dvalues[size_t(token) * dstride + population.head * d + g];
         out = from_float<T>(add ? to_float(out) + gradient : gradient);
     };
@@ -203,6 +225,14 @@ __device__ void gradient_of(
 }
 
 #define GENE_FITNESS(kind, T, A)                                                                                     \
+    extern "C" __global__ void __launch_bounds__(THREADS) gene_fitness_of_warps_##kind(                              \
+        const T* values, int stride, const A* ancestry, const u32* begins, int sequences, int head_dim, int heads,   \
+        int warps, float* fitness, float* inverse) {                                                                 \
+        if (head_dim == 32)                                                                                          \
+            fitness_of_warps<32>(values, stride, ancestry, begins, sequences, heads, warps, fitness, inverse);       \
+        else                                                                                                         \
+            fitness_of_warps<64>(values, stride, ancestry, begins, sequences, heads, warps, fitness, inverse);       \
+    }                                                                                                                \
     extern "C" __global__ void __launch_bounds__(THREADS) gene_fitness_##kind(                                       \
         const T* values, int stride, const A* ancestry, const u32* begins, int head_dim, int heads, int causal,      \
         float* fitness, float* inverse) {                                                                                            \

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use super::arena::Block;
 use super::context::{Context, Grid, arguments};
 use super::elementwise::{accumulate, as_kind, grid};
+use super::found::Finding;
 use super::products::{Epilogue, Operand, multiply};
 use super::programs::Program::Linear;
 use super::slice::{Kind, Slice};
 use super::sum_rows::Totals;
 use super::weights::Weights;
-use super::{suffix, sum_rows};
+use super::{found, suffix, sum_rows};
 use crate::kernels::{Activation, Affine, LinearGradients, Matrix};
 use crate::tensor::Tensor;
 
@@ -101,7 +102,7 @@ fn biases(parts: &[Affine<'_>]) -> Vec<Tensor> {
 pub fn backward(
     context: &Context,
     weights: &Weights,
-    x: &Tensor,
+    mut x: Tensor,
     activation: Activation,
     matrices: &[&Tensor],
     douts: &[&Tensor],
@@ -112,10 +113,11 @@ pub fn backward(
     let of_kind: Vec<Tensor> = douts.iter().map(|dout| unlike(context, dout, kind)).collect();
     let douts: Vec<&Tensor> = of_kind.iter().collect();
     let groups = groups(&douts);
-    // The input as products read it: where GELU is taken, the gradient's kernel makes it again.
-    let mut input = None;
+    // Of `x`, which becomes GELU's value with its gradient.
+    let mut to_take = activation;
     if let Some(dx) = dx {
-        let direct = activation == Activation::Identity && dx.slice().kind() == kind;
+        // What is to be added to must not go through GELU's slope again.
+        let direct = (activation == Activation::Identity || !add) && dx.slice().kind() == kind;
         let mut room = (!direct).then(|| Tensor::of_kind(x.device(), x.shape(), kind));
         let target = match &mut room {
             Some(room) => room,
@@ -136,7 +138,8 @@ pub fn backward(
             ));
         }
         if activation == Activation::Gelu {
-            input = Some(through_gelu(context, x, target));
+            x = through_gelu(context, x, target);
+            to_take = Activation::Identity;
         }
         match room {
             Some(room) if add => accumulate(context, &room, dx),
@@ -147,7 +150,7 @@ pub fn backward(
     if dweights.iter().all(Option::is_none) && biases.iter().all(Option::is_none) {
         return;
     }
-    let input = input.unwrap_or_else(|| activated(context, x, activation));
+    let input = activated(context, &x, to_take);
     for (range, dout) in &groups {
         let parts: Vec<&Tensor> = douts[range.clone()].to_vec();
         of_parameters(context, &input, *dout, &parts, &mut dweights[range.clone()], &mut biases[range.clone()]);
@@ -159,21 +162,24 @@ fn unlike(context: &Context, x: &Tensor, kind: Kind) -> Tensor {
     if x.slice().kind() == kind { x.clone() } else { as_kind(context, x, kind) }
 }
 
-/// Turns the gradient in `gelu(x)` into that in `x`, and gives `gelu(x)`.
-fn through_gelu(context: &Context, x: &Tensor, gradient: &mut Tensor) -> Tensor {
-    let (x, mut out, rows, columns) = (x.contiguous(), gradient.empty_like(), x.rows(), x.columns());
+/// Turns the gradient in `gelu(x)` into that in `x`, and gives `gelu(x)`, in the memory of `x` if nobody else has it.
+fn through_gelu(context: &Context, x: Tensor, gradient: &mut Tensor) -> Tensor {
+    let (rows, columns, kind) = (x.rows(), x.columns(), x.slice().kind());
     let strips = columns.div_ceil(4 * GELU_THREADS);
     let at_once = context.info().multiprocessors * GELU_BLOCKS;
     let rows_of_block = (rows * strips).div_ceil(at_once).max(GELU_ROWS);
     let parts = rows.div_ceil(rows_of_block);
     let mut partial = Tensor::empty(x.device(), &[parts, columns]);
-    let [from, in_place, to] = [x.slice().address(), gradient.slice_mut().address(), out.slice_mut().address()];
-    let kernel = format!("gelu_gradient_{}", suffix(x.slice().kind()));
+    let x = x.into_contiguous();
+    let from = x.slice().address();
+    let mut out = x.reused();
+    let (in_place, to) = (gradient.slice_mut().address(), out.slice_mut().address());
+    let kernel = format!("gelu_gradient_{}", suffix(kind));
     let grid = Grid { blocks: [strips, parts, 1], threads: GELU_THREADS, shared: 0 };
     let sums = partial.slice_mut().address();
     let arguments = arguments![from, in_place, to, sums, rows as i32, columns as i32, rows_of_block as i32];
     context.launch(Linear, &kernel, grid, arguments);
-    sum_rows::keep(gradient, partial);
+    found::keep(gradient, Finding::RowSums(partial));
     out
 }
 

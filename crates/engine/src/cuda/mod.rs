@@ -14,6 +14,7 @@ mod elementwise;
 mod embedding;
 mod error;
 mod evolve;
+pub(crate) mod found;
 mod gene_fitness;
 mod info_nce;
 mod layer_norm;
@@ -140,7 +141,7 @@ impl Kernels for Cuda {
 
     fn linear_backward(
         &self,
-        x: &Tensor,
+        x: Tensor,
         activation: Activation,
         weights: &[&Tensor],
         douts: &[&Tensor],

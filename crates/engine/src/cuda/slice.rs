@@ -6,8 +6,8 @@ use cudarc::driver::sys::CUdeviceptr;
 
 use super::arena::Block;
 use super::context::Context;
+use super::found::Found;
 use super::products::Operand;
-use super::sum_rows::PartialSums;
 
 /// What the elements of an array are in device memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -41,15 +41,14 @@ pub struct Slice {
     stride: Option<usize>,
     kind: Kind,
     len: usize,
-    partial_sums: PartialSums,
+    found: Found,
 }
 
 impl Slice {
     /// Elements of a block of their own, with unspecified contents.
     pub fn new(context: &Arc<Context>, kind: Kind, len: usize) -> Self {
         let block = Arc::new(Block::new(context, len * kind.size()));
-        let partial_sums = PartialSums::default();
-        Slice { block, context: context.clone(), offset: 0, stride: None, kind, len, partial_sums }
+        Slice { block, context: context.clone(), offset: 0, stride: None, kind, len, found: Found::default() }
     }
 
     /// Matrices of `rows` rows and these columns side by side in the rows of one larger matrix.
@@ -143,9 +142,9 @@ impl Slice {
         self.block.stamp()
     }
 
-    /// What whoever wrote the rows has found of their sum.
-    pub fn partial_sums(&self) -> &PartialSums {
-        &self.partial_sums
+    /// What whoever wrote it has found out about it.
+    pub fn found(&self) -> &Found {
+        &self.found
     }
 
     /// Tells that the contents change.

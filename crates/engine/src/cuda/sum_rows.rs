@@ -1,10 +1,9 @@
 //! Sums over rows: by a kernel, or by whoever has written the rows and has added them up on the way.
 
-use std::sync::{Mutex, PoisonError};
-
 use cudarc::driver::sys::CUstream;
 
 use super::context::{Context, Grid, arguments};
+use super::found::{self, Finding};
 use super::products::Operand;
 use super::programs::Program::SumRows;
 use super::slice::{Kind, Slice};
@@ -17,34 +16,6 @@ const THREADS: usize = 1024;
 /// Rows that one block sums.
 const ROWS_PER_SUM: usize = 128;
 
-/// Partial sums over an array's rows, `[parts, columns]` in single precision, from the kernel that wrote them: they are
-/// good for the contents of that stamp. A bias's gradient is such a sum, and a pass over the rows is saved.
-#[derive(Debug, Default)]
-pub struct PartialSums(Mutex<Option<(u64, Tensor)>>);
-
-impl Clone for PartialSums {
-    /// A copy of a slice is another slice.
-    fn clone(&self) -> Self {
-        PartialSums::default()
-    }
-}
-
-impl PartialSums {
-    fn set(&self, stamp: u64, partial: Tensor) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((stamp, partial));
-    }
-
-    fn get(&self, now: u64) -> Option<Tensor> {
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.as_ref().filter(|(stamp, _)| *stamp == now).map(|(_, partial)| partial.clone())
-    }
-}
-
-/// Keeps with an array the partial sums over its rows as they are now.
-pub fn keep(x: &Tensor, partial: Tensor) {
-    x.slice().partial_sums().set(x.slice().stamp(), partial);
-}
-
 /// Room for `parts` partial sums of arrays of these columns, side by side in rows.
 pub fn room(device: &Device, parts: usize, columns: &[usize]) -> Vec<Tensor> {
     let Memory::Cuda(context) = device.memory() else { unreachable!("an array of a GPU") };
@@ -52,15 +23,16 @@ pub fn room(device: &Device, parts: usize, columns: &[usize]) -> Vec<Tensor> {
     Tensor::of_slices(device, shapes, Slice::side_by_side(context, Kind::F32, parts, columns))
 }
 
-/// Partial sums over the rows: those that were kept, or those of a kernel.
+/// Partial sums over the rows: those that were found when they were written, or those of a kernel.
 pub fn partial_sums(context: &Context, x: &Tensor) -> Tensor {
-    x.slice().partial_sums().get(x.slice().stamp()).unwrap_or_else(|| {
-        let parts = x.rows().div_ceil(ROWS_PER_SUM).max(1);
-        let mut partial = Tensor::empty(x.device(), &[parts, x.columns()]);
-        let to = partial.slice_mut().address();
-        sum_parts(context, context.stream(), x.slice().operand(x.columns()), parts, to);
-        partial
-    })
+    if let Some(Finding::RowSums(partial)) = found::of(x) {
+        return partial;
+    }
+    let parts = x.rows().div_ceil(ROWS_PER_SUM).max(1);
+    let mut partial = Tensor::empty(x.device(), &[parts, x.columns()]);
+    let to = partial.slice_mut().address();
+    sum_parts(context, context.stream(), x.slice().operand(x.columns()), parts, to);
+    partial
 }
 
 /// The sum of all rows into `out` `[columns]` in single precision: parts of the rows by one block each, then the parts

@@ -61,6 +61,7 @@ impl Var {
             .collect();
         let weights: Vec<Tensor> = kept.into_iter().map(|(weight, _)| weight).collect();
         Ok(Var::record_many(outs, &inputs, move |douts, gradients| {
+            let device = x.device().clone();
             let reached: Vec<usize> = (0..douts.len()).filter(|&part| douts[part].is_some()).collect();
             let douts: Vec<&Tensor> = douts.iter().flatten().collect();
             let weights: Vec<&Tensor> = reached.iter().map(|&part| &weights[part]).collect();
@@ -70,14 +71,14 @@ impl Var {
             let of_weights =
                 reached.iter().zip(&weights).map(|(&part, weight)| (nodes[part].0, weight.shape().to_vec()));
             let of_biases = reached.iter().zip(&weights).map(|(&part, weight)| (nodes[part].1, vec![weight.rows()]));
-            let (mut dweights, mut dbiases) = (wanted(x.device(), of_weights), wanted(x.device(), of_biases));
+            let (mut dweights, mut dbiases) = (wanted(&device, of_weights), wanted(&device, of_biases));
             let outputs = LinearGradients {
                 input: dx.as_mut(),
                 add,
                 weights: dweights.iter_mut().map(Option::as_mut).collect(),
                 biases: dbiases.iter_mut().map(Option::as_mut).collect(),
             };
-            x.device().kernels().linear_backward(&x, activation, &weights, &douts, outputs);
+            device.kernels().linear_backward(x, activation, &weights, &douts, outputs);
             if let Some(dx) = dx {
                 gradients.put(node, dx);
             }
