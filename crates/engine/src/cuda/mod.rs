@@ -2,7 +2,7 @@
 //! how they are launched.
 //!
 //! Activations and their gradients are f32 in the precision of that name and bf16 in bf16, where parameters, their
-//! gradients, statistics and everything after pooling stay f32. No kernel adds to memory that another block adds to:
+//! gradients, statistics and everything after pooling stay f32. No kernel adds to floats that another block adds to:
 //! the same step gives the same bits.
 
 mod adamw;
