@@ -14,6 +14,7 @@ use crate::ops::attention::Attention;
 use crate::ops::evolve::Evolve;
 use crate::ops::gene_fitness::GeneFitness;
 use crate::ops::info_nce::InfoNce;
+use crate::ops::largest::Entry;
 use crate::ops::modulate::Modulate;
 use crate::ops::pool::Pooling;
 use crate::ops::residual_norm::ResidualDropout;
@@ -115,6 +116,9 @@ pub trait Kernels: Send + Sync {
     fn copy_rows(&self, x: &Tensor, rows: Range<usize>, out: &mut Tensor, to: usize);
     /// `x` summed over the dimensions in which `out` (a shape that [`Kernels::binary`] takes for `b`) repeats.
     fn reduce(&self, x: &Tensor, out: &mut Tensor);
+
+    /// Of each row the `count` largest entries, at least one, and whatever equals the least of them, in no order.
+    fn largest(&self, x: &Tensor, count: usize) -> Vec<Vec<Entry>>;
 
     /// `out = a · b` in single precision, whatever the device's precision.
     fn matmul(&self, a: Matrix<'_>, b: Matrix<'_>, out: &mut Tensor);

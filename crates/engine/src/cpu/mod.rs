@@ -12,6 +12,7 @@ mod evolve;
 mod gene_fitness;
 mod info_nce;
 mod l2_normalize;
+pub(crate) mod largest;
 mod layer_norm;
 pub mod limits;
 mod linear;
@@ -35,6 +36,7 @@ use crate::ops::attention::Attention;
 use crate::ops::evolve::Evolve;
 use crate::ops::gene_fitness::GeneFitness;
 use crate::ops::info_nce::InfoNce;
+use crate::ops::largest::Entry;
 use crate::ops::modulate::Modulate;
 use crate::ops::pool::Pooling;
 use crate::ops::residual_norm::ResidualDropout;
@@ -90,6 +92,10 @@ impl Kernels for Cpu {
 
     fn reduce(&self, x: &Tensor, out: &mut Tensor) {
         elementwise::reduce(x, out);
+    }
+
+    fn largest(&self, x: &Tensor, count: usize) -> Vec<Vec<Entry>> {
+        largest::largest(x, count)
     }
 
     fn matmul(&self, a: Matrix<'_>, b: Matrix<'_>, out: &mut Tensor) {

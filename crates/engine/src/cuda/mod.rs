@@ -17,6 +17,7 @@ mod evolve;
 pub(crate) mod found;
 mod gene_fitness;
 mod info_nce;
+mod largest;
 mod layer_norm;
 mod libraries;
 pub(crate) mod limits;
@@ -44,6 +45,7 @@ use crate::ops::attention::Attention;
 use crate::ops::evolve::Evolve;
 use crate::ops::gene_fitness::GeneFitness;
 use crate::ops::info_nce::InfoNce;
+use crate::ops::largest::Entry;
 use crate::ops::modulate::Modulate;
 use crate::ops::pool::Pooling;
 use crate::ops::residual_norm::ResidualDropout;
@@ -129,6 +131,10 @@ impl Kernels for Cuda {
 
     fn reduce(&self, x: &Tensor, out: &mut Tensor) {
         elementwise::reduce(&self.context, x, out);
+    }
+
+    fn largest(&self, x: &Tensor, count: usize) -> Vec<Vec<Entry>> {
+        largest::largest(&self.context, x, count)
     }
 
     fn matmul(&self, a: Matrix<'_>, b: Matrix<'_>, out: &mut Tensor) {

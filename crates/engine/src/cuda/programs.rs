@@ -76,6 +76,8 @@ programs! {
     GeneFitness: "gene_fitness.cu",
     /// The contrastive loss.
     InfoNce: "info_nce.cu",
+    /// The largest entries of rows.
+    Largest: "largest.cu",
     /// Layer norm, alone and of a residual sum.
     LayerNorm: "layer_norm.cu",
     /// What surrounds a product: GELU, casts of weights.

@@ -13,6 +13,7 @@ mod gelu;
 pub mod gene_fitness;
 pub mod info_nce;
 mod l2_normalize;
+pub mod largest;
 mod layer_norm;
 mod linear;
 pub mod modulate;

@@ -21,6 +21,7 @@ type Property = fn(&Device) -> Result<Found>;
 /// Every property by name.
 pub const ALL: &[(&str, Property)] = &[
     ("AdamW with clipping, three updates", updates_are_the_cpus),
+    ("largest entries of rows, share unlike the CPU's", largest_entries_are_the_cpus),
     ("evolution: share of ancestry unlike the CPU's", ancestry_is_drawn_as_on_the_cpu),
     ("evolution of the infinite population", the_infinite_population_is_the_cpus),
     ("evolution: shares sum to 1, rates 0 and 1, sizes 1 and up", rates_and_sizes_at_their_ends_work),
@@ -40,6 +41,30 @@ fn sequences(device: &Device, lengths: &[usize]) -> Result<Sequences> {
 fn values(device: &Device, tokens: usize, columns: usize) -> Result<Tensor> {
     let numbers: Vec<f32> = normal(tokens * columns, 5).into_iter().map(super::to_bf16).collect();
     as_activation(&Tensor::from_slice(device, &[tokens, columns], &numbers)?)
+}
+
+/// Rows with few ties, with many at the last entry, of one number, and with what is not a number.
+fn largest_entries_are_the_cpus(device: &Device) -> Result<Found> {
+    const COLUMNS: usize = 3000;
+    let mut numbers: Vec<f32> = normal(4 * COLUMNS, 3);
+    numbers[COLUMNS..2 * COLUMNS].iter_mut().for_each(|x| *x = x.round());
+    numbers[2 * COLUMNS..3 * COLUMNS].fill(-0.5);
+    numbers[3 * COLUMNS..].iter_mut().step_by(2).for_each(|x| *x = f32::NAN);
+    let run = |device: &Device, count| -> Result<Vec<Vec<(u32, u32)>>> {
+        let found = Tensor::from_slice(device, &[4, COLUMNS], &numbers)?.largest(count);
+        let sorted = found.into_iter().map(|row| {
+            let mut row: Vec<(u32, u32)> = row.into_iter().map(|(place, value)| (place, value.to_bits())).collect();
+            row.sort_unstable();
+            row
+        });
+        Ok(sorted.collect())
+    };
+    let mut unlike = 0;
+    for count in [1, 100, 1000, COLUMNS] {
+        let (ours, cpus) = (run(device, count)?, run(&Device::cpu(), count)?);
+        unlike += ours.iter().zip(&cpus).filter(|(ours, cpus)| ours != cpus).count();
+    }
+    Ok((unlike as f64 / 16.0, 0.0))
 }
 
 fn updates_are_the_cpus(device: &Device) -> Result<Found> {

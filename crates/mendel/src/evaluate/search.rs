@@ -52,8 +52,8 @@ impl Search {
         for (queries, best) in queries.chunks(rows * width).zip(best.chunks_mut(rows)) {
             let queries = tape.constant(Tensor::from_slice(device, &[best.len(), width], queries)?);
             let scores = queries.matmul_transposed(&block)?;
-            let scores = scores.value().to_vec();
-            scores.par_chunks(count).zip(best).for_each(|(scores, best)| offer(best, scores, first, ids, *depth));
+            let found = scores.value().largest(*depth);
+            found.into_par_iter().zip(best).for_each(|(found, best)| offer(best, found, first, ids, *depth));
         }
         device.check()
     }
@@ -73,21 +73,10 @@ fn order(ids: &[String], a: &(u32, f32), b: &(u32, f32)) -> std::cmp::Ordering {
     by_rank((&ids[a.0 as usize], a.1), (&ids[b.0 as usize], b.1))
 }
 
-/// Takes the passages from `first` on into the best. Now and then those that cannot be among the `depth` best any more
-/// are dropped.
-fn offer(best: &mut Vec<(u32, f32)>, scores: &[f32], first: u32, ids: &[String], depth: usize) {
-    let mut least = if best.len() >= depth { least_of(best) } else { f32::NEG_INFINITY };
-    for (place, &score) in (first..).zip(scores) {
-        // Equal scores are decided by the ids; what is not a number ranks last but is ranked.
-        if score < least {
-            continue;
-        }
-        best.push((place, score));
-        if best.len() >= 4 * depth {
-            cut(best, ids, depth);
-            least = least_of(best);
-        }
-    }
+/// Takes of the passages from `first` on those that may be among the `depth` best. Equal scores are decided by the ids; what
+/// is not a number ranks last but is ranked.
+fn offer(best: &mut Vec<(u32, f32)>, found: Vec<(u32, f32)>, first: u32, ids: &[String], depth: usize) {
+    best.extend(found.into_iter().map(|(place, score)| (first + place, score)));
     cut(best, ids, depth);
 }
 
@@ -97,12 +86,6 @@ fn cut(best: &mut Vec<(u32, f32)>, ids: &[String], depth: usize) {
         best.select_nth_unstable_by(depth - 1, |a, b| order(ids, a, b));
         best.truncate(depth);
     }
-}
-
-/// The least score; what is not a number is less than any.
-fn least_of(best: &[(u32, f32)]) -> f32 {
-    let scores = best.iter().map(|(_, score)| if score.is_nan() { f32::NEG_INFINITY } else { *score });
-    scores.fold(f32::INFINITY, f32::min)
 }
 
 impl Rankings {
@@ -158,7 +141,7 @@ mod tests {
     fn a_similarity_that_is_not_a_number_ranks_last() {
         let mut best = Vec::new();
         let ids: Vec<String> = (0..4).map(|i| format!("p{i}")).collect();
-        offer(&mut best, &[f32::NAN, 0.5, f32::NAN, -2.0], 0, &ids, 2);
+        offer(&mut best, vec![(0, f32::NAN), (1, 0.5), (2, f32::NAN), (3, -2.0)], 0, &ids, 2);
         best.sort_unstable_by(|a, b| order(&ids, a, b));
         assert_eq!(best, [(1, 0.5), (3, -2.0)]);
     }

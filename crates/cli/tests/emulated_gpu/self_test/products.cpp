@@ -21,7 +21,7 @@ void product(const ProductTest& t, In (*in)(float), float (*from_in)(In), Out (*
              float (*from_bias)(Bias), Bias (*to_bias)(float)) {
     int a_rows = t.transpose_a ? t.k : t.m, a_columns = t.transpose_a ? t.m : t.k;
     int b_rows = t.transpose_b ? t.n : t.k, b_columns = t.transpose_b ? t.k : t.n;
-    int lda = a_rows + 3, ldb = b_rows + 1, ldc = t.m + 2, bias_length = t.epilogue == 512 ? t.n : t.m;
+    int lda = a_rows + 3, ldb = b_rows + 1, ldc = t.m + 2, bias_length = t.m;
     std::size_t a_step = lda * a_columns, b_step = ldb * b_columns, c_step = ldc * t.n;
     std::vector<In> a, b;
     std::vector<Out> c;
@@ -81,7 +81,6 @@ void product(const ProductTest& t, In (*in)(float), float (*from_in)(In), Out (*
         return from_in(b[batch * b_step + (t.transpose_b ? k * ldb + j : j * ldb + k)]);
     };
     std::vector<Out> got = device_c.values();
-    std::vector<Bias> got_bias = device_bias.values();
     char text[160];
     std::snprintf(text, sizeof text,
                   "product %d %d %d x%d, transposed %d %d, bf16 %d %d, alpha %g beta %g, epilogue %u", t.m, t.n, t.k,
@@ -98,13 +97,6 @@ void product(const ProductTest& t, In (*in)(float), float (*from_in)(In), Out (*
                 if (t.epilogue == 4) sum += from_bias(bias[i]);
                 good = good && close(from_out(got[at]), static_cast<float>(sum), t.bf16_out ? 5e-3f : 1e-4f);
             }
-        }
-    }
-    if (t.epilogue >= 256) {
-        for (int i = 0; i < bias_length; ++i) {
-            double sum = 0;
-            for (int k = 0; k < t.k; ++k) sum += t.epilogue == 256 ? op_a(0, i, k) : op_b(0, k, i);
-            good = good && close(from_bias(got_bias[i]), static_cast<float>(sum), t.bf16_bias ? 5e-3f : 1e-4f);
         }
     }
     expect(good, text);
@@ -134,7 +126,7 @@ void product(const ProductTest& t) {
 void all_products() {
     for (int variant = 0; variant < 4; ++variant) {
         bool transpose_a = variant & 1, transpose_b = variant & 2;
-        for (unsigned epilogue : {1u, 4u, 256u, 512u}) {
+        for (unsigned epilogue : {1u, 4u}) {
             product({37, 29, 53, 1, transpose_a, transpose_b, true, false, 1, 0, epilogue, false});
             product({17, 70, 300, 1, transpose_a, transpose_b, true, true, 0.5f, 1, epilogue, true});
             product({64, 6, 8, 1, transpose_a, transpose_b, false, false, 1, 1, epilogue, false});
