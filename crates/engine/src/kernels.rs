@@ -117,8 +117,9 @@ pub trait Kernels: Send + Sync {
     /// `x` summed over the dimensions in which `out` (a shape that [`Kernels::binary`] takes for `b`) repeats.
     fn reduce(&self, x: &Tensor, out: &mut Tensor);
 
-    /// Of each row the `count` largest entries, at least one, and whatever equals the least of them, in no order.
-    fn largest(&self, x: &Tensor, count: usize) -> Vec<Vec<Entry>>;
+    /// Of each row's entries that are not below its floor, the `count` largest, at least one, and whatever equals the
+    /// least of them, in no order.
+    fn largest(&self, x: &Tensor, count: usize, floors: &[f32]) -> Vec<Vec<Entry>>;
 
     /// `out = a · b` in single precision, whatever the device's precision.
     fn matmul(&self, a: Matrix<'_>, b: Matrix<'_>, out: &mut Tensor);

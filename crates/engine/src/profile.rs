@@ -94,7 +94,7 @@ take_the_time_of! {
     fn binary(function: Binary, a: &Tensor, b: &Tensor, out: &mut Tensor);
     fn copy_rows(x: &Tensor, rows: Range<usize>, out: &mut Tensor, to: usize);
     fn reduce(x: &Tensor, out: &mut Tensor);
-    fn largest(x: &Tensor, count: usize) -> Vec<Vec<Entry>>;
+    fn largest(x: &Tensor, count: usize, floors: &[f32]) -> Vec<Vec<Entry>>;
     fn matmul(a: Matrix<'_>, b: Matrix<'_>, out: &mut Tensor);
     fn linear(x: &Tensor, activation: Activation, parts: &[Affine<'_>], outs: &mut [Tensor]);
     fn linear_backward(x: Tensor, activation: Activation, weights: &[&Tensor], douts: &[&Tensor], gradients: LinearGradients<'_>);

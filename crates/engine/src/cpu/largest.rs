@@ -7,20 +7,20 @@ use rayon::prelude::*;
 use crate::ops::largest::Entry;
 use crate::tensor::Tensor;
 
-pub fn largest(x: &Tensor, count: usize) -> Vec<Vec<Entry>> {
-    x.data().par_chunks(x.columns()).map(|row| of_row(row, count)).collect()
+pub fn largest(x: &Tensor, count: usize, floors: &[f32]) -> Vec<Vec<Entry>> {
+    x.data().par_chunks(x.columns()).zip(floors).map(|(row, &floor)| of_row(row, count, floor)).collect()
 }
 
 /// Of one row. Now and then those that cannot be among the largest any more are dropped.
-pub fn of_row(row: &[f32], count: usize) -> Vec<Entry> {
-    let (mut found, mut least, mut enough): (Vec<Entry>, _, _) = (Vec::new(), f32::NEG_INFINITY, 4 * count);
+pub fn of_row(row: &[f32], count: usize, floor: f32) -> Vec<Entry> {
+    let (mut found, mut least, mut enough): (Vec<Entry>, _, _) = (Vec::new(), floor, 4 * count);
     for (place, &value) in (0..).zip(row) {
         if value < least {
             continue;
         }
         found.push((place, value));
         if found.len() >= enough {
-            least = cut(&mut found, count);
+            least = cut(&mut found, count).max(floor);
             // Equals are kept, however many.
             enough = (4 * count).max(2 * found.len());
         }

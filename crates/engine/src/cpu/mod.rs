@@ -94,8 +94,8 @@ impl Kernels for Cpu {
         elementwise::reduce(x, out);
     }
 
-    fn largest(&self, x: &Tensor, count: usize) -> Vec<Vec<Entry>> {
-        largest::largest(x, count)
+    fn largest(&self, x: &Tensor, count: usize, floors: &[f32]) -> Vec<Vec<Entry>> {
+        largest::largest(x, count, floors)
     }
 
     fn matmul(&self, a: Matrix<'_>, b: Matrix<'_>, out: &mut Tensor) {

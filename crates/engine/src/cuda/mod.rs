@@ -133,8 +133,8 @@ impl Kernels for Cuda {
         elementwise::reduce(&self.context, x, out);
     }
 
-    fn largest(&self, x: &Tensor, count: usize) -> Vec<Vec<Entry>> {
-        largest::largest(&self.context, x, count)
+    fn largest(&self, x: &Tensor, count: usize, floors: &[f32]) -> Vec<Vec<Entry>> {
+        largest::largest(&self.context, x, count, floors)
     }
 
     fn matmul(&self, a: Matrix<'_>, b: Matrix<'_>, out: &mut Tensor) {

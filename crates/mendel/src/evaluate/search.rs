@@ -52,7 +52,8 @@ impl Search {
         for (queries, best) in queries.chunks(rows * width).zip(best.chunks_mut(rows)) {
             let queries = tape.constant(Tensor::from_slice(device, &[best.len(), width], queries)?);
             let scores = queries.matmul_transposed(&block)?;
-            let found = scores.value().largest(*depth);
+            let floors: Vec<f32> = best.iter().map(|best| floor_of(best, *depth)).collect();
+            let found = scores.value().largest(*depth, &floors)?;
             found.into_par_iter().zip(best).for_each(|(found, best)| offer(best, found, first, ids, *depth));
         }
         device.check()
@@ -86,6 +87,15 @@ fn cut(best: &mut Vec<(u32, f32)>, ids: &[String], depth: usize) {
         best.select_nth_unstable_by(depth - 1, |a, b| order(ids, a, b));
         best.truncate(depth);
     }
+}
+
+/// What is below it is not among the best: the least score, once there are `depth`; what is not a number is less than any.
+fn floor_of(best: &[(u32, f32)], depth: usize) -> f32 {
+    if best.len() < depth {
+        return f32::NEG_INFINITY;
+    }
+    let scores = best.iter().map(|(_, score)| if score.is_nan() { f32::NEG_INFINITY } else { *score });
+    scores.fold(f32::INFINITY, f32::min)
 }
 
 impl Rankings {
