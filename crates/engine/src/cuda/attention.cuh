@@ -54,7 +54,7 @@ struct Work {
 };
 
 // A tile of a head in shared memory; rows are padded so that the eight rows of a matrix lie in different banks.
-struct Tile {
+struct __align__(16) Tile {
     bf16 rows[TILE][D + 8];
 
     // Begins to copy the rows from `position` on; those behind a sequence's end are zeros.

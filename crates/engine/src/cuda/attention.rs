@@ -111,7 +111,7 @@ pub fn forward(
     let [(q, q_stride), (k, k_stride), (v, v_stride)] = qkv.map(heads);
     let ([begins, ids], causal) = (call.begins_and_ids(), call.causal);
     if call.on_tensor_cores(&[qkv[0], qkv[1], qkv[2], out]) && call.modulates(modulation) {
-        if options.dropout.is_some() {
+        if *threshold > 0 {
             saved.kept = Some(Ids::empty(out.device(), &[options.n_heads * sequences.mask_words()]));
         }
         let (bits, bit_words) = call.kept(&saved);

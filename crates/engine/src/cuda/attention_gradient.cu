@@ -270,8 +270,10 @@ __device__ void gradient_in_keys(
         const int gene = 8 * n + lane % 4 * 2;
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            key_sums[n][i] *= SCALE * saved.kept;
-            value_sums[n][i] *= factors[n][i % 2] * saved.kept;
+            // Behind the sequence's end there is nothing to sum, and it may not be a number.
+            const bool valid = key + i / 2 * 8 < work.length;
+            key_sums[n][i] = valid ? key_sums[n][i] * SCALE * saved.kept : 0.0f;
+            value_sums[n][i] = valid ? value_sums[n][i] * factors[n][i % 2] * saved.kept : 0.0f;
         }
         if (dmeans) {
             // Through the fitness: dV = share dM P (1 - P), with P from the values that are still in their tile.

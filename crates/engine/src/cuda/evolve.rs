@@ -70,7 +70,7 @@ fn sampled(
         let program = if d == 32 { Program::EvolveFew32 } else { Program::EvolveFew64 };
         context.launch(program, &format!("evolve_few_{kinds}"), grid, arguments);
         if gives_fitness {
-            found::keep(ancestry, Finding::GeneFitness { of: found::contents(values), fitness: of_genes });
+            found::keep(ancestry, Finding::GeneFitness { of: found::contents(values), head_dim: d, fitness: of_genes });
         }
         return;
     }

@@ -53,7 +53,7 @@ __device__ __forceinline__ N fold(N x, int from, int to) {
 }
 
 // What the warps of a population share beside its two generations.
-struct Selection {
+struct __align__(16) Selection {
     // Of what each gene carries, over a warp's organisms.
     u32 sums[WARPS][D];
     // Of each organism: its fitness, and its parents.

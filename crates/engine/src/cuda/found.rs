@@ -13,6 +13,8 @@ pub enum Finding {
     GeneFitness {
         /// Which values the population was made from, by [`contents`].
         of: (u64, u64),
+        /// Genes of a head.
+        head_dim: usize,
         /// Both.
         fitness: [Tensor; 2],
     },

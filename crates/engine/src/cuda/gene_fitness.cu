@@ -64,7 +64,7 @@ __device__ void fitness_of_warps(
     const T* values, int stride, const A* ancestry, const u32* begins, int sequences, int heads, int warps, float* fitness,
     float* inverse) {
     constexpr int LANES = D / 4, AT_ONCE = WARP / LANES;
-    __shared__ float partial[THREADS / WARP][D];
+    __shared__ __align__(16) float partial[THREADS / WARP][D];
     const int place = (blockIdx.x * (THREADS / WARP) + warp_of()) / warps, warp = warp_of() % warps;
     const int sequence = place / heads, head = place % heads, four = lane_of() % LANES * 4;
     const u32 begin = sequence < sequences ? begins[sequence] : 0, end = sequence < sequences ? begins[sequence + 1] : 0;

@@ -39,8 +39,9 @@ pub fn forward(
     options: &GeneFitness,
     [fitness, inverse]: [&mut Tensor; 2],
 ) {
-    if let Some(Finding::GeneFitness { of, fitness: found }) = options.ancestry.as_ref().and_then(found::of)
-        && of == found::contents(values)
+    if let Some(Finding::GeneFitness { of, head_dim, fitness: found }) = options.ancestry.as_ref().and_then(found::of)
+        && (of, head_dim) == (found::contents(values), options.head_dim)
+        && found[0].rows() == sequences.len()
     {
         [*fitness, *inverse] = found;
         return;

@@ -9,14 +9,14 @@ pub type Entry = (u32, f32);
 impl Tensor {
     /// Of each row `[rows, columns]`, of those entries that are not below its floor `[rows]`: the `count` largest and whatever
     /// equals the least of them, in no order. What is not a number is less than any, but below no floor. Waits for the
-    /// device; of one that has failed there are none, and [`Device::check`](crate::Device::check) tells. Fails if
-    /// there is not a floor for each row.
+    /// device; of one that has failed they mean nothing, as [`Device::check`](crate::Device::check) tells. Fails if there
+    /// is not a floor for each row.
     pub fn largest(&self, count: usize, floors: &[f32]) -> Result<Vec<Vec<Entry>>> {
         ensure_shape!(floors.len() == self.rows(), "largest", "{} floors for {} rows", floors.len(), self.rows());
         if count == 0 || self.is_empty() {
             return Ok(vec![Vec::new(); self.rows()]);
         }
-        Ok(self.device().kernels().largest(self, count, floors))
+        Ok(self.device().kernels().largest(self, count.min(self.columns()), floors))
     }
 }
 

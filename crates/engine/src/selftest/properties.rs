@@ -27,6 +27,7 @@ pub const ALL: &[(&str, Property)] = &[
     ("evolution: shares sum to 1, rates 0 and 1, sizes 1 and up", rates_and_sizes_at_their_ends_work),
     ("gene fitness sums to 1", fitness_sums_to_one),
     ("equal gene means give 1/d exactly", equal_means_have_equal_fitness),
+    ("biases' gradients of scores far below 0 that are no numbers", gradients_of_low_scores_are_numbers),
     ("attention of a text alone and in a batch", a_text_is_the_same_alone_and_in_a_batch),
     ("gene means of 4096 organisms are the infinite population's", a_large_population_comes_near_the_infinite_one),
 ];
@@ -66,6 +67,23 @@ fn largest_entries_are_the_cpus(device: &Device) -> Result<Found> {
         unlike += ours.iter().zip(&cpus).filter(|(ours, cpus)| ours != cpus).count();
     }
     Ok((unlike as f64 / 16.0, 0.0))
+}
+
+/// Where all scores are about -150, powers of what stands behind a sequence's end would be infinite.
+fn gradients_of_low_scores_are_numbers(device: &Device) -> Result<Found> {
+    const COLUMNS: usize = 2 * GENES;
+    let sequences = sequences(device, &[17, 5, 3])?;
+    let tape = Tape::recording();
+    let x = tape.constant(values(device, sequences.tokens(), COLUMNS)?);
+    let weights: Vec<f32> = normal(COLUMNS * COLUMNS, 8).into_iter().map(|x| 0.05 * x).collect();
+    let weight = tape.leaf(Tensor::from_slice(device, &[COLUMNS, COLUMNS], &weights)?);
+    let biases = [5.15, -5.15, 0.0].map(|bias| tape.leaf(Tensor::full(device, &[COLUMNS], bias)));
+    let maps = x.linears(&biases.each_ref().map(|bias| (&weight, Some(bias))))?;
+    let options = Attention { n_heads: 2, n_kv_heads: 2, causal: false, dropout: None };
+    let out = Var::attention(&maps[0], &maps[1], &maps[2], &sequences, options)?;
+    let gradients = tape.backward(&out.mul(&out)?.sum()?)?;
+    let all = biases.iter().filter_map(|bias| gradients.of(bias)).flat_map(|gradient| gradient.to_vec());
+    Ok((all.filter(|x| !x.is_finite()).count() as f64, 0.0))
 }
 
 fn updates_are_the_cpus(device: &Device) -> Result<Found> {
