@@ -100,31 +100,7 @@ __device__ void fitness_of_warps(
     store4(fitness + size_t(place) * D + four, sums);
 }
 
-// Sums of shares and expression over every `groups`-th token from `group` on, for genes g..g + 4, added to `sums`. Two
-// tokens are under way at once.
-template <typename T, typename A>
-__device__ __forceinline__ void add_up_genes(
-    const Population<T, A>& population, u32 begin, u32 end, int group, int groups, int g, float (&sums)[4]) {
-    const auto four = [&](u32 token, float (&products)[4]) {
-        float v[4], shares[4] = {1, 1, 1, 1};
-        load4(population.values + size_t(token) * population.stride + population.head * population.head_dim + g, v);
-        if (population.ancestry) load4(population.ancestry + population.place(token, g), shares);
-        for (int i = 0; i < 4; i++) products[i] = shares[i] * sigmoid(v[i]);
-    };
-    u32 token = begin + group;
-    for (; token + groups < end; token += 2 * groups) {
-        float a[4], b[4];
-        four(token, a), four(token + groups, b);
-        for (int i = 0; i < 4; i++) sums[i] += a[i] + b[i];
-    }
-    if (token < end) {
-        float a[4];
-        four(token, a);
-        for (int i = 0; i < 4; i++) sums[i] += a[i];
-    }
-}
-
-// The same for one gene.
+// The sum of shares and expression of gene g over every `groups`-th token from `group` on.
 template <typename P>
 __device__ __forceinline__ float sum_of_gene(P population, u32 begin, u32 end, int group, int groups, int g) {
     float sum = 0;
@@ -151,25 +127,13 @@ __device__ void fitness_of(Population<T, A> population, bool causal, float* fitn
         }
         return;
     }
-    // Groups of threads take every so many-th token, a thread four genes where rows allow it; the groups' sums are added
-    // in their order.
-    const bool fours = d % 4 == 0 && population.stride % 4 == 0 && reinterpret_cast<size_t>(population.values) % 16 == 0;
-    const int of_group = fours ? d / 4 : d, groups = min(ROOMS, max(1, THREADS / of_group));
-    const int group = threadIdx.x / of_group;
+    // Groups of threads take every so many-th token, a thread a gene; the groups' sums are added in their order.
+    const int groups = min(ROOMS, max(1, THREADS / d)), group = threadIdx.x / d;
     float* partial = room + 2 * d;
     const float even = 1.0f / (end - begin);
-    if (group < groups) {
-        if (fours) {
-            for (int g = 4 * (threadIdx.x - group * of_group); g < d; g += 4 * THREADS) {
-                float sums[4] = {};
-                add_up_genes(population, begin, end, group, groups, g, sums);
-                store4(partial + group * d + g, sums);
-            }
-        } else {
-            for (int g = threadIdx.x - group * d; g < d; g += THREADS)
-                partial[group * d + g] = sum_of_gene(population, begin, end, group, groups, g);
-        }
-    }
+    if (group < groups)
+        for (int g = threadIdx.x - group * d; g < d; g += THREADS)
+            partial[group * d + g] = sum_of_gene(population, begin, end, group, groups, g);
     __syncthreads();
     const auto mean = [&](int g) {
         float sum = 0;
