@@ -5,7 +5,8 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::math::{self, vectorised};
-use super::parallel::SharedMatrix;
+use super::matmul::{ROWS_AHEAD, Source, View};
+use super::parallel::{Block, SharedMatrix};
 use crate::ops::gene_fitness::GeneFitness;
 use crate::sequences::Sequences;
 use crate::tensor::Tensor;
@@ -128,26 +129,58 @@ pub fn backward(
                             *sum += d * share;
                         }
                     }
-                    let row = &values[token * columns..][..columns];
-                    let slope = |x: f32| {
-                        let p = math::sigmoid(x);
-                        p * (1.0 - p)
-                    };
                     let dvalues = dvalues.row(position);
                     if !add {
                         dvalues.fill(0.0);
                     }
-                    let terms = dvalues.iter_mut().zip(row).zip(&dmeans);
-                    match ancestry {
-                        None => terms.for_each(|((dvalue, &x), &dmean)| *dvalue += dmean * slope(x)),
-                        Some(shares) => {
-                            for (((dvalue, &x), &dmean), &share) in terms.zip(&shares.data()[token * columns..]) {
-                                *dvalue += dmean * slope(x) * share;
-                            }
-                        }
-                    }
+                    let shares = ancestry.as_ref().map(|shares| &shares.data()[token * columns..][..columns]);
+                    add_through_expression(&values[token * columns..][..columns], shares, &dmeans, dvalues);
                 }
             },
         );
     });
+}
+
+/// [`backward`] of one head of one sequence, added to what is in `dvalues`, from its fitness with `u` and the fitness's
+/// gradient, in whose place the means' comes.
+pub fn backward_of_head(
+    values: View<'_>,
+    shares: Option<View<'_>>,
+    [fitness, inverse]: [&[f32]; 2],
+    dfitness: &mut [f32],
+    dvalues: &mut Block<'_>,
+) {
+    let tokens = dvalues.rows();
+    means_gradient(fitness.len(), inverse, fitness, dfitness);
+    if shares.is_none() {
+        dfitness.iter_mut().for_each(|dmean| *dmean /= tokens as f32);
+    }
+    vectorised(
+        #[inline(always)]
+        || {
+            for token in 0..tokens {
+                if let Some(shares) = shares {
+                    shares.prefetch(token + ROWS_AHEAD, 0, fitness.len());
+                }
+                let shares = shares.map(|shares| shares.row(token));
+                add_through_expression(values.row(token), shares, dfitness, dvalues.row(token));
+            }
+        },
+    );
+}
+
+/// `dvalues += share ⊙ dmeans ⊙ P (1 − P)` of one token, with `P = σ(values)`; without shares they are in `dmeans`.
+#[inline(always)]
+fn add_through_expression(values: &[f32], shares: Option<&[f32]>, dmeans: &[f32], dvalues: &mut [f32]) {
+    let slope = |x: f32| {
+        let p = math::sigmoid(x);
+        p * (1.0 - p)
+    };
+    let terms = dvalues.iter_mut().zip(values).zip(dmeans);
+    match shares {
+        None => terms.for_each(|((dvalue, &x), &dmean)| *dvalue += dmean * slope(x)),
+        Some(shares) => {
+            terms.zip(shares).for_each(|(((dvalue, &x), &dmean), &share)| *dvalue += dmean * slope(x) * share);
+        }
+    }
 }

@@ -30,7 +30,7 @@ use std::ops::Range;
 
 use crate::kernels::{
     Activation, AdamWUpdate, Affine, AttentionGradients, AttentionOutputs, AttentionSaved, Binary, Kernels,
-    LinearGradients, Matrix, Modulation, OfValues, Unary, Updated,
+    LinearGradients, Matrix, Modulation, Unary, Updated,
 };
 use crate::ops::attention::Attention;
 use crate::ops::evolve::Evolve;
@@ -205,12 +205,7 @@ impl Kernels for Cpu {
         modulation: Option<Modulation<'_>>,
         out: &mut Tensor,
     ) -> AttentionSaved {
-        let mut lse = Tensor::empty(out.device(), &[out.rows(), options.n_heads]);
-        attention::forward(self.unit, qkv, sequences, options, out, &mut lse);
-        if let Some(Modulation { fitness, options, .. }) = modulation {
-            modulate::in_place(out, fitness, sequences, &options);
-        }
-        AttentionSaved { lse, kept: None }
+        attention::forward(self.unit, qkv, sequences, options, modulation, out)
     }
 
     fn attention_backward(
@@ -219,21 +214,10 @@ impl Kernels for Cpu {
         sequences: &Sequences,
         options: &Attention,
         modulation: Option<Modulation<'_>>,
-        AttentionOutputs { out, saved, dout }: AttentionOutputs<'_>,
+        outputs: AttentionOutputs<'_>,
         gradients: AttentionGradients<'_>,
     ) {
-        let AttentionGradients { qkv: [dq, dk, dv], fitness: wanted } = gradients;
-        let lse = &saved.lse;
-        let Some(Modulation { fitness, options: modulate, of_values }) = modulation else {
-            return attention::backward(self.unit, qkv, sequences, options, lse, dout, [dq, dk, dv]);
-        };
-        let (mut dmixed, mut room) = (dout.empty_like(), None);
-        let dfitness = wanted.unwrap_or_else(|| room.insert(fitness.empty_like()));
-        modulate::backward_from_output(out, fitness, sequences, &modulate, dout, [&mut dmixed, &mut *dfitness]);
-        attention::backward(self.unit, qkv, sequences, options, lse, &dmixed, [dq, dk, &mut *dv]);
-        if let Some(OfValues { options, inverse }) = of_values {
-            gene_fitness::backward(qkv[2], sequences, options, [fitness, inverse, dfitness], dv, true);
-        }
+        attention::backward(self.unit, qkv, sequences, options, modulation, outputs, gradients);
     }
 
     fn evolve(&self, values: &Tensor, sequences: &Sequences, options: &Evolve, ancestry: &mut Tensor) {

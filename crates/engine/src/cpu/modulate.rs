@@ -1,9 +1,13 @@
 //! The modulation of attention's output by gene fitness (docs/genetic-attention.md, section 2).
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use super::math::vectorised;
+use super::matmul::{ROWS_AHEAD, Source, View};
 use super::parallel::SharedMatrix;
+use crate::kernels::Modulation;
 use crate::ops::modulate::Modulate;
 use crate::sequences::Sequences;
 use crate::tensor::Tensor;
@@ -39,6 +43,50 @@ impl Layout {
     fn heads(&self) -> impl Iterator<Item = (usize, usize)> {
         let (d, group) = (self.head_dim, self.group);
         (0..self.columns / d).map(move |head| (head * d, head / group * d))
+    }
+}
+
+/// The fitness of one kv head of one sequence.
+pub struct HeadFitness<'a> {
+    /// `γ` `[d]`
+    pub gamma: &'a [f32],
+    scale: f32,
+}
+
+impl<'a> HeadFitness<'a> {
+    pub fn new(modulation: &Modulation<'a>, s: usize, columns: &Range<usize>) -> Self {
+        let Modulation { fitness, options, .. } = *modulation;
+        HeadFitness { gamma: &fitness.data()[s * fitness.columns()..][columns.clone()], scale: options.scale }
+    }
+
+    /// What each column of the head is multiplied by.
+    pub fn factors(&self, factors: &mut [f32]) {
+        factors.iter_mut().zip(self.gamma).for_each(|(factor, gamma)| *factor = self.scale * gamma);
+    }
+
+    /// From a query head's modulated output and its gradient, both `[T, d]`: the gradient of what was modulated, and
+    /// added to `sums` those of output and gradient.
+    pub fn backward(&self, out: View<'_>, dout: View<'_>, dmixed: &mut [f32], sums: &mut [f32]) {
+        let d = self.gamma.len();
+        vectorised(
+            #[inline(always)]
+            || {
+                for (row, dmixed) in dmixed.chunks_exact_mut(d).enumerate() {
+                    out.prefetch(row + ROWS_AHEAD, 0, d);
+                    dout.prefetch(row + ROWS_AHEAD, 0, d);
+                    let (out, dout) = (out.row(row), dout.row(row));
+                    let terms = dmixed.iter_mut().zip(dout).zip(self.gamma);
+                    terms.for_each(|((dmixed, &dout), gamma)| *dmixed = self.scale * gamma * dout);
+                    let terms = sums.iter_mut().zip(out).zip(dout);
+                    terms.for_each(|((sum, &out), &dout)| *sum += out * dout);
+                }
+            },
+        );
+    }
+
+    /// The gradient in the fitness from those sums, in their place: the output is `scale · γ` times what was modulated.
+    pub fn of_scaled(&self, sums: &mut [f32]) {
+        sums.iter_mut().zip(self.gamma).for_each(|(sum, gamma)| *sum /= gamma);
     }
 }
 

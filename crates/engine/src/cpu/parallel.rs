@@ -83,6 +83,11 @@ pub struct Block<'a> {
 }
 
 impl Block<'_> {
+    /// Rows of the block.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
     /// Columns of the block.
     pub fn columns(&self) -> usize {
         self.columns

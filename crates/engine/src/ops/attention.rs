@@ -189,6 +189,24 @@ mod tests {
         }
 
         #[test]
+        fn modulated_attention_has_the_right_gradient_in_the_fitness_too(
+            lengths in prop::collection::vec(1..7_usize, 1..4),
+            (kv, group, d) in (1..3_usize, 1..3_usize, 1..7_usize),
+            per_token: bool,
+            seed in 0..1000_u64,
+        ) {
+            let sequences = sequences(&lengths);
+            let rows = if per_token { sequences.tokens() } else { sequences.len() };
+            let mut fitness = random(&[rows, kv * d], seed + 3);
+            fitness.data_mut().iter_mut().for_each(|gamma| *gamma = 0.5 + gamma.abs());
+            let [q, k, v] = inputs(sequences.tokens(), options(kv, group, per_token, 0.3), d, seed);
+            check_gradients(&[q, k, v, fitness], |v| {
+                let modulation = (&v[3], Modulate { head_dim: d, scale: 2.0 });
+                Var::modulated_attention(&v[0], &v[1], &v[2], &sequences, options(kv, group, per_token, 0.3), modulation)
+            });
+        }
+
+        #[test]
         fn attention_agrees_with_its_definition(
             length in 1..20_usize, (kv, group, d) in (1..3_usize, 1..3_usize, 1..9_usize), causal: bool, seed in 0..1000_u64,
         ) {

@@ -1,12 +1,12 @@
 //! What the compiler does not turn into vector instructions by itself: choices, lists and sums across registers.
 
 use std::arch::x86_64::{
-    __m512, _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512, _mm512_castps_si512, _mm512_castsi512_ps,
-    _mm512_cmplt_epi32_mask, _mm512_cmplt_epu32_mask, _mm512_cvtepi32_ps, _mm512_cvttps_epi32, _mm512_loadu_ps,
-    _mm512_mask_blend_epi32, _mm512_mask_blend_ps, _mm512_mask_storeu_epi32, _mm512_mask_storeu_ps,
-    _mm512_maskz_compress_epi32, _mm512_maskz_loadu_epi32, _mm512_maskz_loadu_ps, _mm512_min_ps, _mm512_mul_ps,
-    _mm512_mullo_epi32, _mm512_set_epi32, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512,
-    _mm512_storeu_ps, _mm512_storeu_si512,
+    __m512, _CMP_LE_OQ, _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512, _mm512_castps_si512, _mm512_castsi512_ps,
+    _mm512_cmp_ps_mask, _mm512_cmplt_epi32_mask, _mm512_cmplt_epu32_mask, _mm512_cvtepi32_ps, _mm512_cvttps_epi32,
+    _mm512_loadu_ps, _mm512_mask_add_epi32, _mm512_mask_blend_epi32, _mm512_mask_blend_ps, _mm512_mask_storeu_epi32,
+    _mm512_mask_storeu_ps, _mm512_maskz_compress_epi32, _mm512_maskz_loadu_epi32, _mm512_maskz_loadu_ps, _mm512_min_ps,
+    _mm512_mul_ps, _mm512_mullo_epi32, _mm512_set_epi32, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
+    _mm512_setzero_si512, _mm512_storeu_ps, _mm512_storeu_si512,
 };
 
 use super::sampled::{Couple, Mutation, Organisms, SIBLINGS};
@@ -99,4 +99,25 @@ pub fn dots(rows: &[f32], x: &[f32], out: &mut [f32]) {
         unsafe { _mm512_storeu_ps(all.as_mut_ptr(), sums) };
         out.copy_from_slice(&all[..out.len()]);
     }
+}
+
+/// Of each mark how many sums of the wheel are not above it.
+#[target_feature(enable = "avx512f")]
+pub fn stops(wheel: &[f32], marks: &[[f32; SIBLINGS]; 2]) -> [[u32; SIBLINGS]; 2] {
+    // SAFETY: a register is as long as 16 marks.
+    let marks = marks.each_ref().map(|marks| unsafe { _mm512_loadu_ps(marks.as_ptr()) });
+    let (mut before, one) = ([_mm512_setzero_si512(); 2], _mm512_set1_epi32(1));
+    for &sum in wheel {
+        let sum = _mm512_set1_ps(sum);
+        for (before, &mark) in before.iter_mut().zip(&marks) {
+            let passed = _mm512_cmp_ps_mask::<_CMP_LE_OQ>(sum, mark);
+            *before = _mm512_mask_add_epi32(*before, passed, *before, one);
+        }
+    }
+    before.map(|before| {
+        let mut out = [0; SIBLINGS];
+        // SAFETY: as above.
+        unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), before) };
+        out
+    })
 }

@@ -10,7 +10,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::math::{self, vectorised};
-use super::parallel::SharedMatrix;
+use super::parallel::{SharedMatrix, prefetch};
 use super::scratch::with_scratch;
 use crate::ops::evolve::{Evolve, Population};
 use crate::random::{Purpose, Site};
@@ -39,6 +39,7 @@ pub fn evolve(values: &Tensor, sequences: &Sequences, options: &Evolve, ancestry
             vectorised(
                 #[inline(always)]
                 || {
+                    (0..tokens.len()).for_each(|token| ancestry.prefetch(token));
                     express(values, tokens, genes, expression);
                     match options.population {
                         Population::Infinite => mean_field(options, expression, ancestry),
@@ -54,12 +55,14 @@ pub fn evolve(values: &Tensor, sequences: &Sequences, options: &Evolve, ancestry
     });
 }
 
-/// `P = σ(V)` of one sequence and head, `[T, d]`.
+/// `P = σ(V)` of one sequence and head, `[T, d]`. The next head's values, whose lines do not follow these, are asked for.
 #[inline(always)]
 fn express(values: &Tensor, tokens: Range<usize>, genes: Range<usize>, expression: &mut [f32]) {
     let columns = values.columns();
     for (out, token) in expression.chunks_exact_mut(genes.len()).zip(tokens) {
-        for (out, &x) in out.iter_mut().zip(&values.data()[token * columns..][genes.clone()]) {
+        let row = &values.data()[token * columns..];
+        prefetch(row.as_ptr().wrapping_add(genes.end), genes.len());
+        for (out, &x) in out.iter_mut().zip(&row[genes.clone()]) {
             *out = math::sigmoid(x);
         }
     }

@@ -28,7 +28,7 @@ impl Draws {
 
 /// Children whose draws are taken together.
 pub const SIBLINGS: usize = 16;
-/// A wheel of so many organisms is counted through rather than searched: counting has no branches.
+/// A wheel of so many organisms is counted through rather than searched where 16 marks are counted for at once.
 const COUNTED: usize = 128;
 
 /// Organisms side by side, `[N, d]`: the place of each gene and its expression.
@@ -167,25 +167,30 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
 fn pair(stream: &Stream, first: usize, crossover_rate: f32, d: usize, wheel: &[f32]) -> [Couple; SIBLINGS] {
     let mut draws = [0; 4 * SIBLINGS];
     stream.fill(first as u32, &mut draws);
-    let total = wheel[wheel.len() - 1];
-    let marks: [[f32; SIBLINGS]; 2] =
-        std::array::from_fn(|parent| std::array::from_fn(|child| unit(draws[4 * child + parent]) * total));
-    let mut before = [[0_u32; SIBLINGS]; 2];
-    if wheel.len() <= COUNTED {
-        for &sum in wheel {
-            for (before, marks) in before.iter_mut().zip(&marks) {
-                before.iter_mut().zip(marks).for_each(|(before, &mark)| *before += u32::from(sum <= mark));
-            }
-        }
-    } else {
-        for (before, &mark) in before.as_flattened_mut().iter_mut().zip(marks.as_flattened()) {
-            *before = wheel.partition_point(|&sum| sum <= mark) as u32;
-        }
+    let last = wheel.len() - 1;
+    let mut marks = [[0.0; SIBLINGS]; 2];
+    for (child, draws) in draws.chunks_exact(4).enumerate() {
+        marks[0][child] = unit(draws[0]) * wheel[last];
+        marks[1][child] = unit(draws[1]) * wheel[last];
     }
-    std::array::from_fn(|child| {
-        let [a, b] = [0, 1].map(|parent| (before[parent][child] as usize).min(wheel.len() - 1) * d);
-        Couple { a, b, mixes: unit(draws[4 * child + 2]) < crossover_rate }
-    })
+    let [of_a, of_b] = stops(wheel, &marks);
+    let mut couples = [Couple::default(); SIBLINGS];
+    for (child, (couple, draws)) in couples.iter_mut().zip(draws.chunks_exact(4)).enumerate() {
+        let place = |before: u32| (before as usize).min(last) * d;
+        *couple = Couple { a: place(of_a[child]), b: place(of_b[child]), mixes: unit(draws[2]) < crossover_rate };
+    }
+    couples
+}
+
+/// Of each mark how many sums of the wheel are not above it.
+#[inline(always)]
+fn stops(wheel: &[f32], marks: &[[f32; SIBLINGS]; 2]) -> [[u32; SIBLINGS]; 2] {
+    #[cfg(target_arch = "x86_64")]
+    if wheel.len() <= COUNTED && is_x86_feature_detected!("avx512f") {
+        // SAFETY: the machine has the instructions.
+        return unsafe { avx512::stops(wheel, marks) };
+    }
+    marks.map(|marks| marks.map(|mark| wheel.partition_point(|&sum| sum <= mark) as u32))
 }
 
 /// Of a gene's 32 random bits the top one is the coin between the parents and the other 31 decide the mutation; given
@@ -293,6 +298,23 @@ mod tests {
                 (places, carried)
             };
             prop_assert_eq!(children(true), children(false));
+        }
+
+        #[test]
+        fn the_wheel_stops_at_the_same_organisms_counted_or_searched(size in 1..=COUNTED, seed in 0..1000_u64) {
+            let mut draws = vec![0; size + 2 * SIBLINGS];
+            Stream::weights(seed, "wheel").fill(0, &mut draws);
+            let mut wheel: Vec<f32> = draws[..size].iter().map(|&draw| unit(draw)).collect();
+            (1..size).for_each(|n| wheel[n] += wheel[n - 1]);
+            let marks: [[f32; SIBLINGS]; 2] = std::array::from_fn(|parent| {
+                // Every third mark is a sum of the wheel.
+                std::array::from_fn(|child| match draws[size + parent * SIBLINGS + child] {
+                    draw if draw % 3 == 0 => wheel[draw as usize % size],
+                    draw => unit(draw) * wheel[size - 1],
+                })
+            });
+            let searched = marks.map(|marks| marks.map(|mark| wheel.partition_point(|&sum| sum <= mark) as u32));
+            prop_assert_eq!(stops(&wheel, &marks), searched);
         }
 
         #[test]

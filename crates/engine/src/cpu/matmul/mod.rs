@@ -15,7 +15,7 @@ mod units;
 #[cfg(target_arch = "x86_64")]
 pub use bf16::x86::transposed as transposed_registers;
 pub use by_rows::{Turned, multiply_gradients, multiply_rows};
-pub use pack::{Activated, Packed, View, left_here, right_here, scratch_len, with_panels};
+pub use pack::{Activated, Packed, Source, View, left_here, right_here, scratch_len, with_panels};
 pub use unit::{Depth, Unit};
 pub use units::UnitName;
 pub(super) use units::with_unit;

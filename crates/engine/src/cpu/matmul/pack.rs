@@ -44,6 +44,12 @@ impl<'a> View<'a> {
         View { data, stride, rows: data.len() / stride, columns }
     }
 
+    /// A row.
+    #[inline(always)]
+    pub fn row(&self, row: usize) -> &'a [f32] {
+        &self.data[row * self.stride..][..self.columns]
+    }
+
     fn sums_of_columns(&self) -> Vec<f32> {
         let mut sums = vec![0.0; self.columns];
         vectorised(

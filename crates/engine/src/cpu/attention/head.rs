@@ -1,20 +1,13 @@
-//! Softmax attention within each sequence, head by head, a block of queries at a time.
-//!
-//! The backward pass computes the probabilities again from the saved log-sum-exp (as FlashAttention does), so that
-//! memory grows with the number of tokens and not with the squares of the lengths.
+//! One head of one sequence, a block of queries at a time.
 
 use std::f32::consts::{LN_2, LOG2_E};
 use std::ops::Range;
 
-use rayon::prelude::*;
-
-use super::dropout::blocks_per_row;
-use super::math::vectorised;
-use super::matmul::{
-    Depth, Finished, Unit, UnitName, View, left_here, multiply_here, right_here, scratch_len, with_panels, with_unit,
-};
-use super::parallel::{Block, SharedMatrix};
-use super::rows::{Drops, soften, soften_backward};
+use crate::cpu::dropout::blocks_per_row;
+use crate::cpu::math::vectorised;
+use crate::cpu::matmul::{Depth, Finished, Unit, View, left_here, multiply_here, right_here, scratch_len, with_panels};
+use crate::cpu::parallel::Block;
+use crate::cpu::rows::{Drops, soften, soften_backward};
 use crate::ops::attention::{Attention, AttentionDropout};
 use crate::random::{Stream, threshold};
 use crate::sequences::Sequences;
@@ -27,16 +20,19 @@ const QUERIES: usize = 96;
 const LANES: usize = 16;
 
 /// One query head of one sequence.
-struct Head<'a> {
+pub struct Head<'a> {
     options: &'a Attention,
     stream: Option<Stream>,
-    rows: Range<usize>,
-    query: Range<usize>,
-    key: Range<usize>,
+    /// The sequence's tokens.
+    pub rows: Range<usize>,
+    /// The head's columns in queries and output.
+    pub query: Range<usize>,
+    /// Its kv head's columns in keys and values.
+    pub key: Range<usize>,
 }
 
 impl<'a> Head<'a> {
-    fn new(options: &'a Attention, sequences: &Sequences, s: usize, head: usize, head_dim: usize) -> Self {
+    pub fn new(options: &'a Attention, sequences: &Sequences, s: usize, head: usize, head_dim: usize) -> Self {
         let kv_head = head / (options.n_heads / options.n_kv_heads);
         Head {
             options,
@@ -90,14 +86,21 @@ impl<'a> Head<'a> {
         Some(Drops { stream, first, threshold: threshold(probability), kept: 1.0 / (1.0 - probability) })
     }
 
-    fn forward<U: Unit>(&self, [q, k, v]: [&Tensor; 3], mut out: Block<'_>, mut lse: Block<'_>) {
+    /// `factors`, where there are any, are what the output's columns are multiplied by.
+    pub fn forward<U: Unit>(
+        &self,
+        [q, k, v]: [&Tensor; 3],
+        factors: Option<&[f32]>,
+        mut out: Block<'_>,
+        mut lse: Block<'_>,
+    ) {
         let (t, d, row_len) = (self.len(), self.head_dim(), self.row_len());
         let queries = t.min(QUERIES);
         let lens = [scratch_len::<U>(t, d), scratch_len::<U>(d, t), scratch_len::<U>(queries, d.max(t))];
         let kept = self.options.dropout.map_or(1.0, |dropout| 1.0 / (1.0 - dropout.probability));
         with_panels::<U, _, 3, 1>(lens, [queries * row_len], |[keys, values, left], [scores]| {
             // What a query's powers of its scores are multiplied by; it waits for the output, which is shorter.
-            let mut factors = [0.0; QUERIES];
+            let mut of_rows = [0.0; QUERIES];
             let keys = right_here::<U>(&self.view(k, &(0..t), &self.key), Depth::Columns, keys);
             let values = right_here::<U>(&self.view(v, &(0..t), &self.key), Depth::Rows, values);
             for block in self.blocks() {
@@ -109,7 +112,7 @@ impl<'a> Head<'a> {
                     #[inline(always)]
                     || {
                         let scores = scores.chunks_exact_mut(row_len);
-                        for ((row, factor), scores) in block.clone().zip(&mut factors).zip(scores) {
+                        for ((row, factor), scores) in block.clone().zip(&mut of_rows).zip(scores) {
                             let (max, sum) = soften(scores, self.visible(row), self.drops(row));
                             lse.row(row)[0] = max * LN_2 + sum.ln();
                             *factor = kept / sum;
@@ -117,18 +120,19 @@ impl<'a> Head<'a> {
                     },
                 );
                 let powers = left_here::<U>(&View::rows_of(scores, row_len, t), Depth::Columns, left);
-                multiply_here(powers, values, write_scaled(&mut out, block.start, &factors));
+                multiply_here(powers, values, write_scaled(&mut out, block.start, &of_rows, factors));
             }
         });
     }
 
-    /// `gradients`: dq of this head; dk and dv of its kv head, added to unless this is the group's `first` head.
-    fn backward<U: Unit>(
+    /// From the gradient of its output: dq of this head; dk and dv of its kv head, added to unless this is the group's
+    /// `first` head.
+    pub fn backward<U: Unit>(
         &self,
         [q, k, v]: [&Tensor; 3],
         lse: &Tensor,
         head: usize,
-        dout: &Tensor,
+        dout: View<'_>,
         [dq, dk, dv]: [&mut Block<'_>; 3],
         first: bool,
     ) {
@@ -150,7 +154,7 @@ impl<'a> Head<'a> {
                     let len = block.len() * row_len;
                     let (p, dropped, ds) = (&mut p[..len], &mut dropped[..len], &mut ds[..len]);
                     let add = !first || block.start > 0;
-                    let (q, dout) = (self.view(q, &block, &self.query), self.view(dout, &block, &self.query));
+                    let (q, dout) = (self.view(q, &block, &self.query), dout.part(&block, &(0..d)));
                     let scale = self.scale() * LOG2_E;
                     multiply_here(left_here::<U>(&q, Depth::Columns, left), keys, write(p, row_len, scale));
                     multiply_here(left_here::<U>(&dout, Depth::Columns, left), values, write(ds, row_len, 1.0));
@@ -189,13 +193,25 @@ fn write(out: &mut [f32], columns: usize, factor: f32) -> impl FnMut(Finished<'_
     }
 }
 
-/// Stores a product in the rows of a block from `begin` on, each row times its factor.
-fn write_scaled<'a>(out: &'a mut Block<'_>, begin: usize, factors: &'a [f32]) -> impl FnMut(Finished<'_>) + 'a {
+/// Stores a product in the rows of a block from `begin` on, each row times its factor, and each column, if they have any.
+fn write_scaled<'a>(
+    out: &'a mut Block<'_>,
+    begin: usize,
+    of_rows: &'a [f32],
+    of_columns: Option<&'a [f32]>,
+) -> impl FnMut(Finished<'_>) + 'a {
     #[inline(always)]
     move |part: Finished<'_>| {
+        let of_columns = of_columns.map(|factors| &factors[part.columns.clone()]);
         for row in part.rows.clone() {
-            let (out, factor) = (&mut out.row(begin + row)[part.columns.clone()], factors[row]);
-            out.iter_mut().zip(part.row(row)).for_each(|(out, &x)| *out = factor * x);
+            let (out, factor) = (&mut out.row(begin + row)[part.columns.clone()], of_rows[row]);
+            let terms = out.iter_mut().zip(part.row(row));
+            match of_columns {
+                None => terms.for_each(|(out, &x)| *out = factor * x),
+                Some(of_columns) => {
+                    terms.zip(of_columns).for_each(|((out, &x), of_column)| *out = factor * x * of_column)
+                }
+            }
         }
     }
 }
@@ -213,59 +229,4 @@ fn write_block(out: &mut Block<'_>, begin: usize, factor: f32, add: bool) -> imp
             }
         }
     }
-}
-
-pub fn forward(
-    unit: UnitName,
-    qkv: [&Tensor; 3],
-    sequences: &Sequences,
-    options: &Attention,
-    out: &mut Tensor,
-    lse: &mut Tensor,
-) {
-    let (columns, n_heads) = (qkv[0].columns(), options.n_heads);
-    let head_dim = columns / n_heads;
-    let out = SharedMatrix::new(out.data_mut(), columns);
-    let lse = SharedMatrix::new(lse.data_mut(), n_heads);
-    (0..sequences.len() * n_heads).into_par_iter().for_each(|task| {
-        let (s, head) = (task / n_heads, task % n_heads);
-        let work = Head::new(options, sequences, s, head, head_dim);
-        // SAFETY: each sequence and head is one task's, and their blocks are disjoint.
-        let (out, lse) =
-            unsafe { (out.block(work.rows.clone(), work.query.clone()), lse.block(work.rows.clone(), head..head + 1)) };
-        with_unit!(unit, U => work.forward::<U>(qkv, out, lse));
-    });
-}
-
-pub fn backward(
-    unit: UnitName,
-    qkv: [&Tensor; 3],
-    sequences: &Sequences,
-    options: &Attention,
-    lse: &Tensor,
-    dout: &Tensor,
-    [dq, dk, dv]: [&mut Tensor; 3],
-) {
-    let head_dim = qkv[0].columns() / options.n_heads;
-    let kv_columns = qkv[1].columns();
-    let group = options.n_heads / options.n_kv_heads;
-    let dq = SharedMatrix::new(dq.data_mut(), qkv[0].columns());
-    let dk = SharedMatrix::new(dk.data_mut(), kv_columns);
-    let dv = SharedMatrix::new(dv.data_mut(), kv_columns);
-    (0..sequences.len() * options.n_kv_heads).into_par_iter().for_each(|task| {
-        let (s, kv_head) = (task / options.n_kv_heads, task % options.n_kv_heads);
-        for head in kv_head * group..(kv_head + 1) * group {
-            let work = Head::new(options, sequences, s, head, head_dim);
-            // SAFETY: each sequence and kv head, with the query heads that share it, is one task's.
-            let mut blocks = unsafe {
-                [
-                    dq.block(work.rows.clone(), work.query.clone()),
-                    dk.block(work.rows.clone(), work.key.clone()),
-                    dv.block(work.rows.clone(), work.key.clone()),
-                ]
-            };
-            let first = head == kv_head * group;
-            with_unit!(unit, U => work.backward::<U>(qkv, lse, head, dout, blocks.each_mut(), first));
-        }
-    });
 }
