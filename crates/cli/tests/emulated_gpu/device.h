@@ -227,6 +227,12 @@ __forceinline__ To emulated_bits(From x) {
     __builtin_memcpy(&y, &x, sizeof(To));
     return y;
 }
+// The sum of two floats that are not negative, rounded down: a double holds it exactly unless one is far smaller.
+inline float __fadd_rz(float a, float b) {
+    const double sum = (double)a + (double)b;
+    const float nearest = (float)sum;
+    return nearest > sum ? emulated_bits<float>(emulated_bits<unsigned>(nearest) - 1) : nearest;
+}
 inline unsigned __float_as_uint(float x) { return emulated_bits<unsigned>(x); }
 inline int __float_as_int(float x) { return emulated_bits<int>(x); }
 inline float __uint_as_float(unsigned x) { return emulated_bits<float>(x); }

@@ -6,6 +6,9 @@
 constexpr int BLOCKS_IN_QUERIES = D == 32 ? 5 : 4;
 constexpr int BLOCKS_IN_KEYS = D == 32 ? 4 : 3;
 
+// Two ones of 16 bits.
+constexpr u32 ONES = 0x3F803F80;
+
 // A fitness that modulates, [S, v d].
 struct Fitness {
     const float* gamma;
@@ -262,35 +265,32 @@ __device__ void gradient_in_keys(
             add_weighted(key_sums, scores, queries[stage], at);
         }
     }
-    // Asked for again rather than held in registers.
+    // Asked for again rather than held in registers; with what else comes from memory, before the wait.
     modulation_of(fitness.gamma, fitness.columns, fitness.scale, work.sequence, kv_head, factors);
+    float means[D / 8][2];
+    modulation_of(dmeans, fitness.columns, ancestry ? 1.0f : 1.0f / work.length, work.sequence, kv_head, means);
     arrive();
+    if (!work.idle()) {
 #pragma unroll
-    for (int n = 0; n < D / 8; n++) {
-        const int gene = 8 * n + lane % 4 * 2;
+        for (int n = 0; n < D / 8; n++) {
+            const int gene = 8 * n + lane % 4 * 2;
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-            // Behind the sequence's end there is nothing to sum, and it may not be a number.
-            const bool valid = key + i / 2 * 8 < work.length;
-            key_sums[n][i] = valid ? key_sums[n][i] * SCALE * saved.kept : 0.0f;
-            value_sums[n][i] = valid ? value_sums[n][i] * factors[n][i % 2] * saved.kept : 0.0f;
-        }
-        if (dmeans) {
-            // Through the fitness: dV = share dM P (1 - P), with P from the values that are still in their tile.
-            const float2 mean = *reinterpret_cast<const float2*>(
-                dmeans + size_t(work.sequence) * fitness.columns + kv_head * D + gene);
-            const float means[2] = {mean.x, mean.y};
+            for (int i = 0; i < 4; i++) {
+                // Behind the sequence's end there is nothing to sum, and it may not be a number.
+                const bool valid = key + i / 2 * 8 < work.length;
+                key_sums[n][i] = valid ? key_sums[n][i] * SCALE * saved.kept : 0.0f;
+                value_sums[n][i] = valid ? value_sums[n][i] * factors[n][i % 2] * saved.kept : 0.0f;
+            }
+            if (dmeans) {
+                // Through the fitness: dV = share dM P (1 - P), with P from the values that are still in their tile.
 #pragma unroll
-            for (int half = 0; half < 2; half++) {
-                const int row = warp_of() * 16 + lane / 4 + half * 8;
-                const u32 pair = *reinterpret_cast<const u32*>(&mine.rows[row][gene]);
-                const u32 shares = *reinterpret_cast<const u32*>(&queries[stage].rows[row][gene]);
-                const float slope[2] = {sigmoid_slope(low_half(pair)), sigmoid_slope(high_half(pair))};
-                const float all = 1.0f / work.length;
-                const float share[2] = {
-                    ancestry ? low_half(shares) : all, ancestry ? high_half(shares) : all};
-#pragma unroll
-                for (int i = 0; i < 2; i++) value_sums[n][2 * half + i] += share[i] * means[i] * slope[i];
+                for (int half = 0; half < 2; half++) {
+                    const int row = warp_of() * 16 + lane / 4 + half * 8;
+                    const u32 pair = *reinterpret_cast<const u32*>(&mine.rows[row][gene]);
+                    const u32 shares = ancestry ? *reinterpret_cast<const u32*>(&queries[stage].rows[row][gene]) : ONES;
+                    value_sums[n][2 * half] += low_half(shares) * means[n][0] * sigmoid_slope(low_half(pair));
+                    value_sums[n][2 * half + 1] += high_half(shares) * means[n][1] * sigmoid_slope(high_half(pair));
+                }
             }
         }
     }

@@ -42,6 +42,18 @@ __device__ __forceinline__ void load4(const bf16* from, float (&x)[4]) {
     x[0] = low_half(v.x), x[1] = high_half(v.x), x[2] = low_half(v.y), x[3] = high_half(v.y);
 }
 
+// Eight, on a boundary of eight.
+__device__ __forceinline__ void load8(const float* from, float (&x)[8]) {
+    const float4 v = *reinterpret_cast<const float4*>(from), w = *reinterpret_cast<const float4*>(from + 4);
+    x[0] = v.x, x[1] = v.y, x[2] = v.z, x[3] = v.w, x[4] = w.x, x[5] = w.y, x[6] = w.z, x[7] = w.w;
+}
+
+__device__ __forceinline__ void load8(const bf16* from, float (&x)[8]) {
+    const uint4 v = *reinterpret_cast<const uint4*>(from);
+    x[0] = low_half(v.x), x[1] = high_half(v.x), x[2] = low_half(v.y), x[3] = high_half(v.y);
+    x[4] = low_half(v.z), x[5] = high_half(v.z), x[6] = low_half(v.w), x[7] = high_half(v.w);
+}
+
 __device__ __forceinline__ void store4(float* to, const float (&x)[4]) {
     *reinterpret_cast<float4*>(to) = make_float4(x[0], x[1], x[2], x[3]);
 }

@@ -66,7 +66,7 @@ fn sampled(
             slice.address(), stride, begins, ids, heads as i32, s0, s1, s2, s3, generations, mutation_rate, crossover_rate,
             selection_pressure, out, fitness, inverse
         ];
-        let grid = Grid { shared: 4 * words, ..Grid::line(count * heads, THREADS) };
+        let grid = Grid { shared: 4 * words, ..Grid::line(count * heads, 2 * d) };
         let program = if d == 32 { Program::EvolveFew32 } else { Program::EvolveFew64 };
         context.launch(program, &format!("evolve_few_{kinds}"), grid, arguments);
         if gives_fitness {

@@ -1,11 +1,11 @@
 // The sampled population (docs/genetic-attention.md, section 3a) of the default size, 32 organisms of HEAD_DIM (32 or 64)
-// genes. A gene is a word: the token that it descends from, and 16 bits of what it carries. A thread has the same four
+// genes. A gene is a word: the token that it descends from, and what it carries in 65535ths. A thread has the same four
 // genes of some organisms in its registers; shared memory has all, for children that ask for their parents'. The wheel is
 // one warp's, an organism a lane.
 #include "evolve.cuh"
 
 constexpr int D = HEAD_DIM;
-constexpr int THREADS = 128;
+constexpr int THREADS = 2 * D;
 constexpr int ORGANISMS = 32;
 constexpr int WARPS = THREADS / WARP;
 // Threads that have an organism's genes, organisms that all threads have at once, and those of a thread.
@@ -13,13 +13,16 @@ constexpr int FOURS = D / 4;
 constexpr int AT_ONCE = THREADS / FOURS;
 constexpr int OF_THREAD = ORGANISMS / AT_ONCE;
 
-__device__ __forceinline__ u32 gene_of(int token, float carried) {
-    return u32(token) << 16 | min(u32(carried * 65536.0f), 65535u);
+// A whole number in the last bits of a float, where it comes to by an addition: conversions are slow.
+constexpr float WHOLE = 8388608.0f;
+constexpr float PARTS = 65535.0f;
+
+__device__ __forceinline__ u32 gene_of(u32 token, float carried) {
+    return __byte_perm(__float_as_uint(carried * PARTS + WHOLE), token, 0x5410);
 }
 
-// What it carries, times 65536 and half of one too little, by way of the float 2^23 + x: conversions are slow.
-__device__ __forceinline__ float carried_by(u32 gene) {
-    return __uint_as_float((gene & 0xFFFF) | 0x4B000000) - 8388608.0f;
+__device__ __forceinline__ float parts_carried_by(u32 gene) {
+    return __uint_as_float((gene & 0xFFFF) | __float_as_uint(WHOLE)) - WHOLE;
 }
 
 // Each lane's organism's part of the wheel added to those of the lanes before: exact in double precision.
@@ -84,7 +87,7 @@ struct __align__(16) Selection {
         }
 #pragma unroll
         for (int j = 0; j < 4; j++) {
-            const float mean = (float(sum[j]) + 0.5f * ORGANISMS) * (1.0f / (65536 * ORGANISMS));
+            const float mean = float(sum[j]) * (1.0f / (PARTS * ORGANISMS));
             inverse[j] = reciprocal_fast(mean + 0.5f);
         }
         return fold((inverse[0] + inverse[1]) + (inverse[2] + inverse[3]), 1, FOURS);
@@ -99,9 +102,9 @@ struct __align__(16) Selection {
         for (int k = 0; k < OF_THREAD; k++) {
             float along = 0;
 #pragma unroll
-            for (int j = 0; j < 4; j++) along += carried_by(genes.of[k][j]) * inverse[j];
+            for (int j = 0; j < 4; j++) along += parts_carried_by(genes.of[k][j]) * inverse[j];
             along = fold(along, 1, FOURS);
-            if (threadIdx.x % FOURS == 0) phi[k * AT_ONCE + threadIdx.x / FOURS] = (along * total + 0.5f) * (1.0f / 65536.0f);
+            if (threadIdx.x % FOURS == 0) phi[k * AT_ONCE + threadIdx.x / FOURS] = along * total * (1.0f / PARTS);
         }
     }
 
@@ -136,8 +139,8 @@ struct Mutation {
     __device__ __forceinline__ Mutation(float rate, int tokens)
         : threshold(u32(double(rate) * 2147483648.0)), tokens_per_draw(float(tokens) / max(threshold, 1u)) {}
 
-    __device__ __forceinline__ int token(u32 draw, int tokens) const {
-        return int(fminf(float(int(draw)) * tokens_per_draw, float(tokens - 1)));
+    __device__ __forceinline__ u32 token(u32 draw, int tokens) const {
+        return __float_as_uint(__fadd_rz(fminf(float(int(draw)) * tokens_per_draw, float(tokens - 1)), WHOLE)) & 0xFFFF;
     }
 };
 
@@ -253,7 +256,7 @@ __device__ void sampled_of_few(
 }
 
 #define SAMPLED_OF_FEW(kind, T, A)                                                                                     \
-    extern "C" __global__ void __launch_bounds__(THREADS, 12) evolve_few_##kind(                                          \
+    extern "C" __global__ void __launch_bounds__(THREADS, 1536 / THREADS) evolve_few_##kind(                                          \
         const T* values, int stride, const u32* begins, const u32* ids, int heads, u32 seed_low, u32 seed_high,        \
         u32 step, u32 name, int generations, float mutation, float crossover, float pressure, A* ancestry, float* fitness, float* inverse) { \
         sampled_of_few<T, A>(                                                                                          \

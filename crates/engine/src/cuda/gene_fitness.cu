@@ -57,47 +57,52 @@ __device__ void fitness_of_means(P population, float* u, float* folded, u32 row,
     __syncthreads();
 }
 
-// The same by one warp or several for a sequence and a head of D (32 or 64) genes: a lane takes four genes of every so
+// The same by one warp or several for a sequence and a head of D (32 or 64) genes: a lane takes eight genes of every so
 // many-th token, and the warps' sums are added in their order.
 template <int D, typename T, typename A>
 __device__ void fitness_of_warps(
     const T* values, int stride, const A* ancestry, const u32* begins, int sequences, int heads, int warps, float* fitness,
     float* inverse) {
-    constexpr int LANES = D / 4, AT_ONCE = WARP / LANES;
+    constexpr int LANES = D / 8, AT_ONCE = WARP / LANES;
     __shared__ __align__(16) float partial[THREADS / WARP][D];
     const int place = (blockIdx.x * (THREADS / WARP) + warp_of()) / warps, warp = warp_of() % warps;
-    const int sequence = place / heads, head = place % heads, four = lane_of() % LANES * 4;
+    const int sequence = place / heads, head = place % heads, eight = lane_of() % LANES * 8;
     const u32 begin = sequence < sequences ? begins[sequence] : 0, end = sequence < sequences ? begins[sequence + 1] : 0;
-    values += head * D + four, ancestry += ancestry ? head * D + four : 0;
-    float sums[4] = {};
+    values += head * D + eight, ancestry += ancestry ? head * D + eight : 0;
+    float sums[8] = {};
 #pragma unroll 4
     for (u32 token = begin + warp * AT_ONCE + lane_of() / LANES; token < end; token += AT_ONCE * warps) {
-        float v[4], shares[4] = {1, 1, 1, 1};
-        load4(values + size_t(token) * stride, v);
-        if (ancestry) load4(ancestry + size_t(token) * heads * D, shares);
+        float v[8], shares[8] = {1, 1, 1, 1, 1, 1, 1, 1};
+        load8(values + size_t(token) * stride, v);
+        if (ancestry) load8(ancestry + size_t(token) * heads * D, shares);
 #pragma unroll
-        for (int i = 0; i < 4; i++) sums[i] += shares[i] * sigmoid(v[i]);
+        for (int i = 0; i < 8; i++) sums[i] += shares[i] * sigmoid(v[i]);
     }
 #pragma unroll
-    for (int i = 0; i < 4; i++)
+    for (int i = 0; i < 8; i++)
         for (int step = LANES; step < WARP; step *= 2) sums[i] += __shfl_xor_sync(ALL_LANES, sums[i], step);
-    if (lane_of() < LANES) store4(&partial[warp_of()][four], sums);
+    if (lane_of() < LANES)
+#pragma unroll
+        for (int i = 0; i < 8; i++) partial[warp_of()][eight + i] = sums[i];
     __syncthreads();
     if (warp > 0 || sequence >= sequences) return;
+    // From here on a lane has a gene, or two.
     const float even = ancestry ? 1.0f : 1.0f / (end - begin);
+    float u[D / WARP], total = 0;
 #pragma unroll
-    for (int i = 0; i < 4; i++) {
+    for (int n = 0; n < D / WARP; n++) {
         float sum = 0;
-        for (int other = 0; other < warps; other++) sum += partial[warp_of() + other][four + i];
-        sums[i] = 1.0f / (sum * even + 0.5f);
+        for (int other = 0; other < warps; other++) sum += partial[warp_of() + other][n * WARP + lane_of()];
+        u[n] = 1.0f / (sum * even + 0.5f);
+        total += u[n];
     }
-    float total = (sums[0] + sums[1]) + (sums[2] + sums[3]);
-    for (int step = 1; step < LANES; step *= 2) total += __shfl_xor_sync(ALL_LANES, total, step);
-    if (lane_of() >= LANES) return;
-    store4(inverse + size_t(place) * D + four, sums);
+    total = warp_sum(total);
 #pragma unroll
-    for (int i = 0; i < 4; i++) sums[i] /= total;
-    store4(fitness + size_t(place) * D + four, sums);
+    for (int n = 0; n < D / WARP; n++) {
+        const size_t at = size_t(place) * D + n * WARP + lane_of();
+        inverse[at] = u[n];
+        fitness[at] = u[n] / total;
+    }
 }
 
 // The sum of shares and expression of gene g over every `groups`-th token from `group` on.

@@ -51,8 +51,8 @@ pub fn forward(
     let [fitness, inverse] = [fitness, inverse].map(|x| x.slice_mut().address());
     let (stride, begins) = (slice.stride(values.columns()) as i32, sequences.cu_seqlens().slice().address());
     let (causal, heads) = (i32::from(options.causal), (values.columns() / d) as i32);
-    // Four values at once need rows that begin on their boundary.
-    let wide = stride % 4 == 0 && slice.address().is_multiple_of(16);
+    // Eight values at once need rows that begin on their boundary.
+    let wide = stride % 8 == 0 && slice.address().is_multiple_of(8 * slice.kind().size() as u64);
     if matches!(d, 32 | 64) && !options.causal && wide {
         let places = sequences.len() * heads as usize;
         let at_once = context.info().multiprocessors * WARPS_AT_ONCE;
