@@ -216,8 +216,16 @@ pub trait Kernels: Send + Sync {
         gradients: AttentionGradients<'_>,
     );
 
-    /// The ancestry `[N, v·d]` that evolution leaves in each sequence and head.
-    fn evolve(&self, values: &Tensor, sequences: &Sequences, options: &Evolve, ancestry: &mut Tensor);
+    /// The ancestry `[N, v·d]` that evolution leaves in each sequence and head, the fitness `[S, v·d]` of the genes that
+    /// it leaves, and their `u`.
+    fn evolve(
+        &self,
+        values: &Tensor,
+        sequences: &Sequences,
+        options: &Evolve,
+        ancestry: &mut Tensor,
+        fitness: [&mut Tensor; 2],
+    );
     /// Gene fitness `[S, v·d]` (causal: `[N, v·d]`) and `u = 1 / (M + ½)` of the same shape.
     fn gene_fitness(
         &self,

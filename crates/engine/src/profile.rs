@@ -136,7 +136,7 @@ take_the_time_of! {
         outputs: AttentionOutputs<'_>,
         gradients: AttentionGradients<'_>,
     );
-    fn evolve(values: &Tensor, sequences: &Sequences, options: &Evolve, ancestry: &mut Tensor);
+    fn evolve(values: &Tensor, sequences: &Sequences, options: &Evolve, ancestry: &mut Tensor, fitness: [&mut Tensor; 2]);
     fn gene_fitness(values: &Tensor, sequences: &Sequences, options: &GeneFitness, fitness: &mut Tensor, inverse: &mut Tensor);
     fn gene_fitness_backward(values: &Tensor, sequences: &Sequences, options: &GeneFitness, fitness: [&Tensor; 3], dvalues: &mut Tensor, add: bool);
     fn modulate(x: &Tensor, fitness: &Tensor, sequences: &Sequences, options: &Modulate, out: &mut Tensor);

@@ -220,8 +220,15 @@ impl Kernels for Cpu {
         attention::backward(self.unit, qkv, sequences, options, modulation, outputs, gradients);
     }
 
-    fn evolve(&self, values: &Tensor, sequences: &Sequences, options: &Evolve, ancestry: &mut Tensor) {
-        evolve::evolve(values, sequences, options, ancestry);
+    fn evolve(
+        &self,
+        values: &Tensor,
+        sequences: &Sequences,
+        options: &Evolve,
+        ancestry: &mut Tensor,
+        fitness: [&mut Tensor; 2],
+    ) {
+        evolve::evolve(values, sequences, options, ancestry, fitness);
     }
 
     fn gene_fitness(

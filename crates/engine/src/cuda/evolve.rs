@@ -2,11 +2,12 @@
 
 use super::context::{Context, Grid, arguments};
 use super::elementwise::as_kind;
-use super::found::{self, Finding};
+use super::gene_fitness;
 use super::programs::Program;
 use super::slice::{Kind, Slice};
 use super::suffix;
 use crate::ops::evolve::{Evolve, Population};
+use crate::ops::gene_fitness::GeneFitness;
 use crate::random::{Purpose, Site};
 use crate::sequences::Sequences;
 use crate::tensor::Tensor;
@@ -15,13 +16,27 @@ const THREADS: usize = 128;
 /// Shared memory of a block that leaves room for several blocks on a multiprocessor.
 const MOST_SHARED: usize = 96 * 1024;
 
-pub fn evolve(context: &Context, values: &Tensor, sequences: &Sequences, options: &Evolve, ancestry: &mut Tensor) {
-    match options.population {
-        Population::Infinite => mean_field(context, values, sequences, options, ancestry),
+pub fn evolve(
+    context: &Context,
+    values: &Tensor,
+    sequences: &Sequences,
+    options: &Evolve,
+    ancestry: &mut Tensor,
+    mut fitness: [&mut Tensor; 2],
+) {
+    let gives_fitness = match options.population {
+        Population::Infinite => {
+            mean_field(context, values, sequences, options, ancestry);
+            false
+        }
         Population::Sampled { size, seed, step, layer } => {
             let site = Site { seed, step, layer, purpose: Purpose::Weights };
-            sampled(context, values, sequences, options, size, site, ancestry);
+            sampled(context, values, sequences, options, (size, site), ancestry, &mut fitness)
         }
+    };
+    if !gives_fitness {
+        let options = GeneFitness { head_dim: options.head_dim, causal: false, ancestry: Some(ancestry.clone()) };
+        gene_fitness::forward(context, values, sequences, &options, fitness);
     }
 }
 
@@ -38,16 +53,16 @@ fn words_of_few(options: &Evolve, size: usize, longest: usize, values: &Slice) -
         .then_some(words)
 }
 
-/// The purposes of the draws are the kernel's: the site's own is 0.
+/// Whether it has given the fitness too. The purposes of the draws are the kernel's: the site's own is 0.
 fn sampled(
     context: &Context,
     values: &Tensor,
     sequences: &Sequences,
     options: &Evolve,
-    size: usize,
-    site: Site,
+    (size, site): (usize, Site),
     ancestry: &mut Tensor,
-) {
+    fitness: &mut [&mut Tensor; 2],
+) -> bool {
     let (d, slice, device) = (options.head_dim, values.slice(), values.device());
     let (count, heads) = (sequences.len(), values.columns() / d);
     let longest = sequences.ranges().map(|range| range.len()).max().unwrap_or(0);
@@ -58,9 +73,8 @@ fn sampled(
     let (generations, [s0, s1, s2, s3]) = (num_generations as i32, site.words());
     if let Some(words) = words_of_few(options, size, longest, slice).filter(|_| stride % 4 == 0) {
         // What genes carry is good to 2^-17: enough for the fitness where activations have less.
-        let of_genes = [0, 1].map(|_| Tensor::empty(device, &[count, values.columns()]));
         let gives_fitness = slice.kind() == Kind::Bf16;
-        let [fitness, inverse] = of_genes.each_ref().map(|x| if gives_fitness { x.slice().address() } else { 0 });
+        let [fitness, inverse] = fitness.each_mut().map(|x| if gives_fitness { x.slice_mut().address() } else { 0 });
         #[rustfmt::skip]
         let arguments = arguments![
             slice.address(), stride, begins, ids, heads as i32, s0, s1, s2, s3, generations, mutation_rate, crossover_rate,
@@ -69,10 +83,7 @@ fn sampled(
         let grid = Grid { shared: 4 * words, ..Grid::line(count * heads, 2 * d) };
         let program = if d == 32 { Program::EvolveFew32 } else { Program::EvolveFew64 };
         context.launch(program, &format!("evolve_few_{kinds}"), grid, arguments);
-        if gives_fitness {
-            found::keep(ancestry, Finding::GeneFitness { of: found::contents(values), head_dim: d, fitness: of_genes });
-        }
-        return;
+        return gives_fitness;
     }
     let genes = size * d;
     // As the kernel lays it out, in words: means and fitness, the wheel with its parents and the ancestors, and what they
@@ -92,6 +103,7 @@ fn sampled(
     ];
     let grid = Grid { blocks: [count, heads, 1], threads: THREADS, shared: 4 * words };
     context.launch(Program::Evolve, &format!("evolve_sampled_{kinds}"), grid, arguments);
+    false
 }
 
 fn mean_field(context: &Context, values: &Tensor, sequences: &Sequences, options: &Evolve, ancestry: &mut Tensor) {

@@ -9,15 +9,6 @@ use crate::tensor::Tensor;
 pub enum Finding {
     /// Partial sums over the rows, `[parts, columns]` in single precision. A bias's gradient is such a sum.
     RowSums(Tensor),
-    /// Of an ancestry: the fitness `[S, v·d]` of the genes of the population that has it, and `u`.
-    GeneFitness {
-        /// Which values the population was made from, by [`contents`].
-        of: (u64, u64),
-        /// Genes of a head.
-        head_dim: usize,
-        /// Both.
-        fitness: [Tensor; 2],
-    },
 }
 
 /// A finding, good for the contents of that stamp.
@@ -29,11 +20,6 @@ impl Clone for Found {
     fn clone(&self) -> Self {
         Found::default()
     }
-}
-
-/// Names an array with its contents as they are now.
-pub fn contents(x: &Tensor) -> (u64, u64) {
-    (x.slice().address(), x.slice().stamp())
 }
 
 /// Keeps with an array what was found of it as it is now.

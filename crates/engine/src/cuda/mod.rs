@@ -259,8 +259,15 @@ impl Kernels for Cuda {
         attention::backward(&self.context, qkv, sequences, options, modulation, outputs, gradients);
     }
 
-    fn evolve(&self, values: &Tensor, sequences: &Sequences, options: &Evolve, ancestry: &mut Tensor) {
-        evolve::evolve(&self.context, values, sequences, options, ancestry);
+    fn evolve(
+        &self,
+        values: &Tensor,
+        sequences: &Sequences,
+        options: &Evolve,
+        ancestry: &mut Tensor,
+        fitness: [&mut Tensor; 2],
+    ) {
+        evolve::evolve(&self.context, values, sequences, options, ancestry, fitness);
     }
 
     fn gene_fitness(

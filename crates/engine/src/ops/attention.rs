@@ -37,6 +37,8 @@ pub struct AttentionDropout {
 pub struct Genetic {
     /// How the fitness is computed.
     pub fitness: GeneFitness,
+    /// The same fitness, with `u`, where [`evolve`](crate::ops::evolve::evolve) has given it with the ancestry.
+    pub known: Option<[Tensor; 2]>,
     /// How the modulation is applied.
     pub modulate: Modulate,
 }
@@ -86,7 +88,10 @@ impl Var {
         options: Attention,
         genetic: Genetic,
     ) -> Result<Var> {
-        let (fitness, inverse) = fitness_of(v.value(), sequences, &genetic.fitness)?;
+        let [fitness, inverse] = match genetic.known {
+            Some(known) => known,
+            None => fitness_of(v.value(), sequences, &genetic.fitness)?,
+        };
         let of_values = Some((genetic.fitness, inverse));
         let kept = Kept { node: None, fitness, options: genetic.modulate, of_values };
         attend([q, k, v], sequences, options, Some(kept), &[])

@@ -39,9 +39,19 @@ pub enum Population {
     },
 }
 
-/// The ancestry `A` `[N, v·d]` of values `V` `[N, v·d]`: the share of the final population whose gene descends from
-/// each token. Each sequence's and head's columns sum to 1. The ancestry is a constant: selection has no gradient.
-pub fn evolve(values: &Tensor, sequences: &Sequences, options: Evolve) -> Result<Tensor> {
+/// What evolution leaves.
+#[derive(Clone, Debug)]
+pub struct Evolved {
+    /// The ancestry `A` `[N, v·d]`: the share of the final population whose gene descends from each token. Each
+    /// sequence's and head's columns sum to 1.
+    pub ancestry: Tensor,
+    /// The fitness `γ` `[S, v·d]` of the final population's genes, and `u = 1 / (M + ½)`: to rounding what
+    /// [`gene_fitness`](crate::Var::gene_fitness) makes of the values with that ancestry.
+    pub fitness: [Tensor; 2],
+}
+
+/// Evolves values `V` `[N, v·d]`. What is left is a constant: selection has no gradient.
+pub fn evolve(values: &Tensor, sequences: &Sequences, options: Evolve) -> Result<Evolved> {
     ensure_shape!(
         values.rows() == sequences.tokens()
             && options.head_dim > 0
@@ -60,8 +70,9 @@ pub fn evolve(values: &Tensor, sequences: &Sequences, options: Evolve) -> Result
     // Shares of a population of at most 256 = 2⁸ are exact even in 8 bits of significand, where activations have them.
     let exact = matches!(options.population, Population::Sampled { size, .. } if size.is_power_of_two() && size <= 256);
     let mut ancestry = if exact { values.empty_like() } else { Tensor::empty(values.device(), values.shape()) };
-    values.device().kernels().evolve(values, sequences, &options, &mut ancestry);
-    Ok(ancestry)
+    let mut fitness = [0, 1].map(|_| Tensor::empty(values.device(), &[sequences.len(), values.columns()]));
+    values.device().kernels().evolve(values, sequences, &options, &mut ancestry, fitness.each_mut());
+    Ok(Evolved { ancestry, fitness })
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ pub struct GeneFitness {
 }
 
 /// The fitness of values, and `u`.
-pub(super) fn fitness_of(values: &Tensor, sequences: &Sequences, options: &GeneFitness) -> Result<(Tensor, Tensor)> {
+pub(super) fn fitness_of(values: &Tensor, sequences: &Sequences, options: &GeneFitness) -> Result<[Tensor; 2]> {
     let GeneFitness { head_dim, causal, ref ancestry } = *options;
     ensure_shape!(
         values.rows() == sequences.tokens()
@@ -34,7 +34,7 @@ pub(super) fn fitness_of(values: &Tensor, sequences: &Sequences, options: &GeneF
     let mut fitness = Tensor::empty(values.device(), &[rows, values.columns()]);
     let mut inverse = fitness.empty_like();
     values.device().kernels().gene_fitness(values, sequences, options, &mut fitness, &mut inverse);
-    Ok((fitness, inverse))
+    Ok([fitness, inverse])
 }
 
 impl Var {
@@ -42,7 +42,7 @@ impl Var {
     /// `u = 1 / (M + ½)`, each head's `γ[g] = u[g] / Σ_s u[s]`. The result is `[S, v·d]`, causal `[N, v·d]`.
     pub fn gene_fitness(&self, sequences: &Sequences, options: GeneFitness) -> Result<Var> {
         let values = self.value().clone();
-        let (fitness, inverse) = fitness_of(&values, sequences, &options)?;
+        let [fitness, inverse] = fitness_of(&values, sequences, &options)?;
         let (node, kept, sequences) = (self.node(), fitness.clone(), sequences.clone());
         Ok(Var::record(fitness, &[self], move |dfitness, gradients| {
             let before = gradients.take(node);
@@ -78,8 +78,8 @@ mod tests {
             };
             let ancestries = [
                 None,
-                Some(evolve(&values, &sequences, evolved).unwrap()),
-                Some(evolve(&values, &sequences, Evolve { population: Population::Infinite, ..evolved }).unwrap()),
+                Some(evolve(&values, &sequences, evolved).unwrap().ancestry),
+                Some(evolve(&values, &sequences, Evolve { population: Population::Infinite, ..evolved }).unwrap().ancestry),
             ];
             for ancestry in ancestries {
                 let options = GeneFitness { head_dim: d, causal: false, ancestry };
@@ -136,7 +136,7 @@ mod tests {
                 head_dim: d, num_generations: generations, mutation_rate: 0.1, crossover_rate: 0.8, selection_pressure: 1.0,
                 population: Population::Infinite,
             };
-            let ancestry = (generations > 0 && !causal).then(|| evolve(&values, &sequences(&[length]), evolved).unwrap());
+            let ancestry = (generations > 0 && !causal).then(|| evolve(&values, &sequences(&[length]), evolved).unwrap().ancestry);
             let options = GeneFitness { head_dim: d, causal, ancestry };
             let gamma = Tape::inference().constant(values).gene_fitness(&sequences(&[length]), options).unwrap();
             prop_assert!(gamma.value().data().iter().all(|&x| x == 1.0 / d as f32), "{:?}", gamma.value());

@@ -203,7 +203,7 @@ fn genetics() -> Vec<Case> {
                 };
                 let ancestry = ancestry.then(shares).transpose()?;
                 let fitness = GeneFitness { head_dim: d, causal, ancestry };
-                let genetic = Genetic { fitness, modulate: Modulate { head_dim: d, scale: d as f32 } };
+                let genetic = Genetic { fitness, known: None, modulate: Modulate { head_dim: d, scale: d as f32 } };
                 Var::genetic_attention(&v[0], &v[1], &v[2], sequences, attention((2, 2, d), causal, 0.1), genetic)
             }));
         }

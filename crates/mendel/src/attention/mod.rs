@@ -4,7 +4,7 @@ mod genetic;
 mod view;
 
 use mendel_engine::ops::attention::{self, Attention as Core, AttentionDropout};
-use mendel_engine::ops::evolve::{Evolve, Population, evolve};
+use mendel_engine::ops::evolve::{Evolve, Evolved, Population, evolve};
 use mendel_engine::ops::gene_fitness::GeneFitness;
 use mendel_engine::ops::modulate::Modulate;
 use mendel_engine::random::Purpose;
@@ -157,7 +157,10 @@ impl Attention {
         value: &Var,
     ) -> mendel_engine::Result<attention::Genetic> {
         let (head_dim, causal) = (self.config.head_dim(), self.config.causal);
-        let ancestry = self.ancestry(genetic, pass, value.value())?;
+        let (ancestry, known) = match self.evolved(genetic, pass, value.value())? {
+            Some(Evolved { ancestry, fitness }) => (Some(ancestry), Some(fitness)),
+            None => (None, None),
+        };
         let fitness = GeneFitness { head_dim, causal, ancestry };
         if let Some(probe) = pass.probe {
             let host = |tensor: &Tensor| tensor.to_device(&Device::cpu());
@@ -171,12 +174,12 @@ impl Attention {
             FitnessScale::UnitMean => head_dim as f32,
             FitnessScale::UnitSum => 1.0,
         };
-        Ok(attention::Genetic { fitness, modulate: Modulate { head_dim, scale } })
+        Ok(attention::Genetic { fitness, known, modulate: Modulate { head_dim, scale } })
     }
 
-    /// The ancestry `A` (section 3); none at the fixed point. Evaluation takes the infinite population, so that an
-    /// embedding depends on its text alone.
-    fn ancestry(&self, genetic: &Genetic, pass: &Pass<'_>, values: &Tensor) -> mendel_engine::Result<Option<Tensor>> {
+    /// What evolution leaves (section 3); nothing at the fixed point. Evaluation takes the infinite population, so that
+    /// an embedding depends on its text alone.
+    fn evolved(&self, genetic: &Genetic, pass: &Pass<'_>, values: &Tensor) -> mendel_engine::Result<Option<Evolved>> {
         if genetic.num_generations == 0 {
             return Ok(None);
         }

@@ -124,7 +124,7 @@ impl Module {
             selection_pressure: genetic.selection_pressure as f32,
             population,
         };
-        Some(evolve(&self.values(x, sequences), sequences, options).unwrap())
+        Some(evolve(&self.values(x, sequences), sequences, options).unwrap().ancestry)
     }
 }
 
@@ -344,7 +344,7 @@ proptest! {
             head_dim: d, num_generations: 5, mutation_rate: 0.1, crossover_rate: 0.8, selection_pressure: 1.0,
             population: Population::Sampled { size: 32, seed, step: 1, layer: 0 },
         };
-        let ancestry = evolves.then(|| evolve(v.value(), &sequences, evolved).unwrap());
+        let ancestry = evolves.then(|| evolve(v.value(), &sequences, evolved).unwrap().ancestry);
         let fitness = v.gene_fitness(&sequences, GeneFitness { head_dim: d, causal: false, ancestry }).unwrap();
         let modulate = Modulate { head_dim: d, scale: d as f32 };
         let core = Core { n_heads: kv * group, n_kv_heads: kv, causal: false, dropout: None };

@@ -6,32 +6,26 @@ use crate::cpu::math;
 use crate::cpu::parallel::Block;
 use crate::ops::evolve::Evolve;
 
-/// The ancestry of one sequence and head from its expression `[T, d]`.
+/// The ancestry and the gene means of one sequence and head from its expression `[T, d]`.
 #[inline(always)]
-pub fn mean_field(options: &Evolve, expression: &[f32], mut ancestry: Block<'_>) {
+pub fn mean_field(options: &Evolve, expression: &[f32], ancestry: &mut Block<'_>, means: &mut [f32]) {
     let d = options.head_dim;
     let tokens = expression.len() / d;
     let (mutation, even) = (options.mutation_rate, 1.0 / tokens as f32);
     let keep = (1.0 - options.crossover_rate / 2.0) * (1.0 - mutation);
     let (mut inverse, mut fitness) = (vec![0.0; d], vec![0.0; d]);
-    let mut means = vec![0.0; d];
     let mut organism = vec![0.0; tokens];
     let mut selected = vec![0.0; expression.len()];
     (0..tokens).for_each(|token| ancestry.row(token).fill(even));
     let mut linkage = 1.0;
     for _ in 0..options.num_generations {
-        means.fill(0.0);
-        for (token, p) in expression.chunks_exact(d).enumerate() {
-            for ((mean, &share), &p) in means.iter_mut().zip(&*ancestry.row(token)).zip(p) {
-                *mean += share * p;
-            }
-        }
-        inverse.copy_from_slice(&means);
+        gene_means(expression, ancestry, means);
+        inverse.copy_from_slice(means);
         fitness_of_means(d, &mut inverse, &mut fitness);
         for (phi, p) in organism.iter_mut().zip(expression.chunks_exact(d)) {
             *phi = math::dot(p, &fitness);
         }
-        let average = math::dot(&means, &fitness);
+        let average = math::dot(means, &fitness);
         // The largest among the living: one whose share has become 0 must not make the others' powers 0 too.
         let mut largest = vec![0.0_f32; d];
         let rows = selected.chunks_exact_mut(d).zip(expression.chunks_exact(d)).zip(&organism);
@@ -59,5 +53,17 @@ pub fn mean_field(options: &Evolve, expression: &[f32], mut ancestry: Block<'_>)
             }
         }
         linkage *= keep;
+    }
+    gene_means(expression, ancestry, means);
+}
+
+/// `M[g] = Σ_i A[i,g] P[i,g]`
+#[inline(always)]
+fn gene_means(expression: &[f32], ancestry: &mut Block<'_>, means: &mut [f32]) {
+    means.fill(0.0);
+    for (token, p) in expression.chunks_exact(means.len()).enumerate() {
+        for ((mean, &share), &p) in means.iter_mut().zip(&*ancestry.row(token)).zip(p) {
+            *mean += share * p;
+        }
     }
 }

@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use super::gene_fitness::fitness_of_means;
 use super::math::{self, vectorised};
 use super::parallel::{SharedMatrix, prefetch};
 use super::scratch::with_scratch;
@@ -19,15 +20,24 @@ use crate::tensor::Tensor;
 use mean_field::mean_field;
 use sampled::{Draws, Room, sample};
 
-pub fn evolve(values: &Tensor, sequences: &Sequences, options: &Evolve, ancestry: &mut Tensor) {
+pub fn evolve(
+    values: &Tensor,
+    sequences: &Sequences,
+    options: &Evolve,
+    ancestry: &mut Tensor,
+    [fitness, inverse]: [&mut Tensor; 2],
+) {
     let (columns, d) = (values.columns(), options.head_dim);
     let heads = columns / d;
-    let ancestry = SharedMatrix::new(ancestry.data_mut(), columns);
+    let [ancestry, fitness, inverse] = [ancestry, fitness, inverse].map(SharedMatrix::of);
     (0..sequences.len() * heads).into_par_iter().for_each(|task| {
         let (s, head) = (task / heads, task % heads);
         let (tokens, genes) = (sequences.range(s), head * d..(head + 1) * d);
         // SAFETY: each sequence and head is one task's.
-        let ancestry = unsafe { ancestry.block(tokens.clone(), genes.clone()) };
+        let (mut ancestry, [mut fitness, mut inverse]) = unsafe {
+            let of_genes = [&fitness, &inverse].map(|matrix| matrix.block(s..s + 1, genes.clone()));
+            (ancestry.block(tokens.clone(), genes.clone()), of_genes)
+        };
         let cells = tokens.len() * d;
         let room = match options.population {
             Population::Infinite => 0,
@@ -41,14 +51,16 @@ pub fn evolve(values: &Tensor, sequences: &Sequences, options: &Evolve, ancestry
                 || {
                     (0..tokens.len()).for_each(|token| ancestry.prefetch(token));
                     express(values, tokens, genes, expression);
+                    let (means, fitness) = (inverse.row(0), fitness.row(0));
                     match options.population {
-                        Population::Infinite => mean_field(options, expression, ancestry),
+                        Population::Infinite => mean_field(options, expression, &mut ancestry, means),
                         Population::Sampled { size, seed, step, layer } => {
                             let site = Site { seed, step, layer, purpose: Purpose::Founders };
                             let draws = Draws { site, sequence: sequences.ids().data()[s], head: head as u32 };
-                            sample(options, size, &draws, expression, room, ancestry);
+                            sample(options, size, &draws, expression, room, &mut ancestry, means);
                         }
                     }
+                    fitness_of_means(d, means, fitness);
                 },
             );
         });

@@ -62,7 +62,7 @@ impl Room {
     }
 }
 
-/// The ancestry of one sequence and head from its expression `[T, d]`, bred in [`Room::len`] numbers.
+/// The ancestry and the gene means of one sequence and head from its expression `[T, d]`, bred in [`Room::len`] numbers.
 #[inline(always)]
 pub fn sample(
     options: &Evolve,
@@ -70,7 +70,8 @@ pub fn sample(
     draws: &Draws,
     expression: &[f32],
     mut room: &mut [f32],
-    ancestry: Block<'_>,
+    ancestry: &mut Block<'_>,
+    means: &mut [f32],
 ) {
     let d = options.head_dim;
     let [places, carried, child_places, child_carried, wheel, of_genes, gene_draws, mutants, counts] =
@@ -101,7 +102,15 @@ pub fn sample(
         }
         std::mem::swap(&mut living, &mut children);
     }
+    gene_means(living.carried, size, means);
     count(living.places, size, counts, ancestry);
+}
+
+/// `M[g]`, the mean of what the organisms' genes carry.
+#[inline(always)]
+fn gene_means(carried: &[f32], size: usize, means: &mut [f32]) {
+    math::sums_of_columns(carried, means.len(), means);
+    means.iter_mut().for_each(|mean| *mean /= size as f32);
 }
 
 /// Systematic sampling: each founder's genes are those of its token.
@@ -123,8 +132,7 @@ fn found(draws: &Draws, size: usize, d: usize, expression: &[f32], organisms: &m
 fn turn_wheel(options: &Evolve, carried: &[f32], of_genes: &mut [f32], wheel: &mut [f32]) {
     let d = options.head_dim;
     let (means, fitness) = of_genes.split_at_mut(d);
-    math::sums_of_columns(carried, d, means);
-    means.iter_mut().for_each(|mean| *mean /= wheel.len() as f32);
+    gene_means(carried, wheel.len(), means);
     fitness_of_means(d, means, fitness);
     organism_fitness(carried, fitness, wheel);
     let largest = math::max(wheel);
@@ -255,7 +263,7 @@ impl<'a> Mutation<'a> {
 
 /// The share of the population whose gene descends from each token.
 #[inline(always)]
-fn count(places: &[u32], size: usize, counts: &mut [u32], mut ancestry: Block<'_>) {
+fn count(places: &[u32], size: usize, counts: &mut [u32], ancestry: &mut Block<'_>) {
     counts.fill(0);
     places.iter().for_each(|&place| counts[place as usize] += 1);
     let share = 1.0 / size as f32;

@@ -24,7 +24,7 @@ fn drawn(size: usize, seed: u64) -> Population {
 
 /// The ancestry of one sequence, number 10.
 fn ancestry(values: &Tensor, options: Evolve) -> Tensor {
-    evolve(values, &sequences(&[values.rows()]), options).unwrap()
+    evolve(values, &sequences(&[values.rows()]), options).unwrap().ancestry
 }
 
 /// Section 1 and 3 in double precision, for one sequence and head. Matrices are lists of rows.
@@ -191,7 +191,28 @@ proptest! {
             let options = Evolve {
                 head_dim: d, num_generations: generations, mutation_rate, crossover_rate, selection_pressure, population,
             };
-            assert_shares(&evolve(&values, &sequences, options).unwrap(), &sequences, 1e-5);
+            assert_shares(&evolve(&values, &sequences, options).unwrap().ancestry, &sequences, 1e-5);
+        }
+    }
+
+    #[test]
+    fn the_fitness_that_evolution_gives_is_that_of_the_values_with_its_ancestry(
+        lengths in prop::collection::vec(1..20_usize, 1..4), heads in 1..3_usize, d in 1..40_usize,
+        generations in 1..5_usize, size in 1..40_usize, seed in 0..1000_u64,
+    ) {
+        let sequences = sequences(&lengths);
+        let values = random(&[sequences.tokens(), heads * d], seed);
+        for population in [Population::Infinite, drawn(size, seed)] {
+            let options = Evolve { head_dim: d, num_generations: generations, population, ..DEFAULTS };
+            let Evolved { ancestry, fitness: [fitness, inverse] } = evolve(&values, &sequences, options).unwrap();
+            let options = GeneFitness { head_dim: d, causal: false, ancestry: Some(ancestry) };
+            let expected = Tape::inference().constant(values.clone()).gene_fitness(&sequences, options).unwrap();
+            assert_close(fitness.data(), expected.value().data(), 1e-6);
+            for (gamma, u) in fitness.data().chunks(d).zip(inverse.data().chunks(d)) {
+                let sum: f32 = u.iter().sum();
+                let scaled: Vec<f32> = u.iter().map(|u| u / sum).collect();
+                assert_close(gamma, &scaled, 1e-6);
+            }
         }
     }
 
@@ -251,7 +272,7 @@ fn the_sampled_evolution_is_that_of_the_definition_with_the_same_draws() {
                 selection_pressure,
                 population: drawn(size, 77 + case as u64),
             };
-            let got = evolve(&values, &sequences, options).unwrap();
+            let got = evolve(&values, &sequences, options).unwrap().ancestry;
             for (s, range) in sequences.ranges().enumerate() {
                 for head in 0..heads {
                     let own = |x: &Tensor| {
@@ -451,14 +472,14 @@ fn the_ancestry_has_the_same_bits_whatever_the_threads_and_the_batch() {
     for population in [Population::Infinite, drawn(32, 8)] {
         let options = Evolve { head_dim: d, population, ..DEFAULTS };
         let batch = Sequences::new(&device(), &lengths, &ids).unwrap();
-        let run = || evolve(&values, &batch, options).unwrap().to_vec();
+        let run = || evolve(&values, &batch, options).unwrap().ancestry.to_vec();
         let together = with_threads(1, run);
         assert!(together == with_threads(2, run) && together == with_threads(5, run));
         for (s, range) in batch.ranges().enumerate() {
             let rows = range.start * heads * d..range.end * heads * d;
             let own = Tensor::from_slice(&device(), &[lengths[s], heads * d], &values.data()[rows.clone()]).unwrap();
             let alone = Sequences::new(&device(), &[lengths[s]], &[ids[s]]).unwrap();
-            assert!(evolve(&own, &alone, options).unwrap().data() == &together[rows]);
+            assert!(evolve(&own, &alone, options).unwrap().ancestry.data() == &together[rows]);
         }
     }
 }
@@ -470,7 +491,7 @@ fn seed_step_layer_sequence_and_head_each_draw_their_own_population() {
     let of = |seed, step, layer, id| {
         let options = Evolve { population: Population::Sampled { size: 16, seed, step, layer }, ..DEFAULTS };
         let sequences = Sequences::new(&device(), &[20], &[id]).unwrap();
-        evolve(&values, &sequences, options).unwrap().to_vec()
+        evolve(&values, &sequences, options).unwrap().ancestry.to_vec()
     };
     let first = of(1, 1, 1, 1);
     assert_eq!(first, of(1, 1, 1, 1));
