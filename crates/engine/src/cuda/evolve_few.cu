@@ -25,11 +25,12 @@ __device__ __forceinline__ float parts_carried_by(u32 gene) {
     return __uint_as_float((gene & 0xFFFF) | __float_as_uint(WHOLE)) - WHOLE;
 }
 
-// Each lane's organism's part of the wheel added to those of the lanes before: exact in double precision.
+// Each lane's organism's part of the wheel, at most 1, added to those of the lanes before: in whole 2^-26ths, which is
+// exact in any order.
 __device__ __forceinline__ float sum_up_to_lane(float x) {
-    double sum = x;
+    u32 sum = u32(x * 67108864.0f);
     for (int step = 1; step < WARP; step *= 2) {
-        const double before = __shfl_up_sync(ALL_LANES, sum, step);
+        const u32 before = __shfl_up_sync(ALL_LANES, sum, step);
         if (lane_of() >= step) sum += before;
     }
     return float(sum);
@@ -53,6 +54,17 @@ template <typename N>
 __device__ __forceinline__ N fold(N x, int from, int to) {
     for (int step = from; step < to; step *= 2) x += __shfl_xor_sync(ALL_LANES, x, step);
     return x;
+}
+
+// Of four numbers each, over FOURS neighbouring lanes: the sum of the one that the lane's number names, modulo 4. A lane
+// gives away what it does not go on with.
+__device__ __forceinline__ float fold_four(const float (&x)[4]) {
+    const bool odd = lane_of() & 1, upper = lane_of() & 2;
+    const auto halved = [](float low, float high, bool keeps_high, int step) {
+        return (keeps_high ? high : low) + __shfl_xor_sync(ALL_LANES, keeps_high ? low : high, step);
+    };
+    const float sum = halved(halved(x[0], x[1], odd, 1), halved(x[2], x[3], odd, 1), upper, 2);
+    return fold(sum, 4, FOURS);
 }
 
 // What the warps of a population share beside its two generations.
@@ -98,14 +110,14 @@ struct __align__(16) Selection {
         float inverse[4];
         // What makes the fitness sum to 1.
         const float total = reciprocal_fast(inverse_means(inverse));
+        float along[OF_THREAD] = {};
 #pragma unroll
-        for (int k = 0; k < OF_THREAD; k++) {
-            float along = 0;
+        for (int k = 0; k < OF_THREAD; k++)
 #pragma unroll
-            for (int j = 0; j < 4; j++) along += parts_carried_by(genes.of[k][j]) * inverse[j];
-            along = fold(along, 1, FOURS);
-            if (threadIdx.x % FOURS == 0) phi[k * AT_ONCE + threadIdx.x / FOURS] = along * total * (1.0f / PARTS);
-        }
+            for (int j = 0; j < 4; j++) along[k] += parts_carried_by(genes.of[k][j]) * inverse[j];
+        const float of_organism = fold_four(along);
+        const int place = threadIdx.x % FOURS;
+        if (place < OF_THREAD) phi[place * AT_ONCE + threadIdx.x / FOURS] = of_organism * total * (1.0f / PARTS);
     }
 
     // One warp's: an organism a lane. A child that does not mix is a clone of its first parent.
