@@ -1,5 +1,5 @@
 // Sums of rows of up to three tables, and the gradient of a table.
-#include "random.cuh"
+#include "common.cuh"
 
 constexpr int THREADS = 128;
 
@@ -71,28 +71,6 @@ __device__ __forceinline__ void sum_rows(const T* rows, u32 begin, u32 end, F at
         const u32 begin = bounds[blockIdx.x], end = bounds[blockIdx.x + 1], target = targets[blockIdx.x];         \
         float* out = target >> 31 ? partial + size_t(target & 0x7FFFFFFF) * columns : table + size_t(target) * columns; \
         sum_rows(dy, begin, end, [=](u32 i) { return order[i]; }, out, columns);                                  \
-    }                                                                                                             \
-    extern "C" __global__ void __launch_bounds__(THREADS) dropout_##kind(                                         \
-        const T* x, const u32* owners, const u32* begins, const u32* ids, u32 seed_low, u32 seed_high, u32 step,  \
-        u32 name, u32 threshold, float kept, T* out, int columns) {                                               \
-        const Dropout dropout = {{seed_low, seed_high, step, name}, threshold, kept};                             \
-        const u32 row = blockIdx.x, sequence = owners[row];                                                       \
-        const Stream stream = stream_of(dropout.site, ids[sequence], 0, 0);                                       \
-        const u32 first = (row - begins[sequence]) * ((columns + 3) / 4);                                         \
-        for (int c = 4 * threadIdx.x; c < columns; c += 4 * THREADS) {                                            \
-            float mask[4];                                                                                        \
-            mask4(dropout, stream, first + c / 4, mask);                                                          \
-            const size_t at = size_t(row) * columns + c;                                                          \
-            if (columns % 4 == 0) {                                                                               \
-                float v[4];                                                                                       \
-                load4(x + at, v);                                                                                 \
-                for (int i = 0; i < 4; i++) v[i] *= mask[i];                                                      \
-                store4(out + at, v);                                                                              \
-            } else {                                                                                              \
-                for (int i = 0; i < 4 && c + i < columns; i++)                                                    \
-                    out[at + i] = from_float<T>(to_float(x[at + i]) * mask[i]);                                   \
-            }                                                                                                     \
-        }                                                                                                         \
     }
 EMBEDDING(float, f32)
 EMBEDDING(bf16, bf16)

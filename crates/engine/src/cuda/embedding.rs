@@ -1,11 +1,9 @@
-//! Sums of table rows, the gradient of a table, and dropout alone, which follows the embeddings.
+//! Sums of table rows, and the gradient of a table.
 
 use super::context::{Context, Grid, arguments};
-use super::elementwise::{accumulate, as_kind};
+use super::elementwise::accumulate;
 use super::programs::Program::Embedding;
-use super::{DropoutWords, suffix};
-use crate::random::Site;
-use crate::sequences::Sequences;
+use super::suffix;
 use crate::tensor::{Ids, Tensor};
 
 const THREADS: usize = 128;
@@ -112,34 +110,6 @@ pub fn backward(context: &Context, ids: &Ids, dy: &Tensor, dtable: &mut Tensor) 
         let arguments = arguments![sums, rows.slice().address(), bounds.slice().address(), to, columns as i32];
         context.launch(Embedding, "embedding_gradient_total", Grid::line(plan.rows.len(), THREADS), arguments);
     }
-}
-
-pub fn dropout(context: &Context, x: &Tensor, sequences: &Sequences, probability: f32, site: Site, out: &mut Tensor) {
-    let kind = out.slice().kind();
-    let x = as_kind(context, x, kind);
-    let [owners, begins, ids] =
-        [sequences.owners(), sequences.cu_seqlens(), sequences.ids()].map(|ids| ids.slice().address());
-    let DropoutWords { site, threshold, kept } = DropoutWords::new(Some((probability, site)));
-    let (from, to) = (x.slice().address(), out.slice_mut().address());
-    context.launch(
-        Embedding,
-        &format!("dropout_{}", suffix(kind)),
-        Grid::line(x.rows(), THREADS),
-        arguments![
-            from,
-            owners,
-            begins,
-            ids,
-            site[0],
-            site[1],
-            site[2],
-            site[3],
-            threshold,
-            kept,
-            to,
-            x.columns() as i32,
-        ],
-    );
 }
 
 #[cfg(test)]

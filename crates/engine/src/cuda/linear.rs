@@ -1,4 +1,4 @@
-//! Linear maps and other products: what cuBLASLt is given, and what it leaves to do.
+//! Linear maps: what cuBLASLt is given, and what it leaves to do.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use super::slice::{Kind, Slice};
 use super::sum_rows::Totals;
 use super::weights::Weights;
 use super::{found, suffix, sum_rows};
-use crate::kernels::{Activation, Affine, LinearGradients, Matrix};
+use crate::kernels::{Activation, Affine, LinearGradients};
 use crate::tensor::Tensor;
 
 /// Threads of a block of the gradient through GELU.
@@ -36,7 +36,7 @@ fn activated(context: &Context, x: &Tensor, activation: Activation) -> Tensor {
     }
 }
 
-fn operand(x: &Tensor) -> Operand {
+pub(super) fn operand(x: &Tensor) -> Operand {
     x.slice().operand(x.columns())
 }
 
@@ -158,7 +158,7 @@ pub fn backward(
 }
 
 /// The array in that kind, left in its place beside others where it has it.
-fn unlike(context: &Context, x: &Tensor, kind: Kind) -> Tensor {
+pub(super) fn unlike(context: &Context, x: &Tensor, kind: Kind) -> Tensor {
     if x.slice().kind() == kind { x.clone() } else { as_kind(context, x, kind) }
 }
 
@@ -234,13 +234,4 @@ fn of_each<'a>(
             sum_rows::sum_rows(context, part, dbias);
         }
     }
-}
-
-pub fn matmul(context: &Context, a: Matrix<'_>, b: Matrix<'_>, out: &mut Tensor) {
-    out.slice_mut();
-    let kind = out.slice().kind();
-    let (left, right) = (unlike(context, a.tensor, kind), unlike(context, b.tensor, kind));
-    let read = |x: &Tensor, transposed: bool| Operand { transposed, ..operand(x) };
-    let (left, right) = (read(&left, a.transposed), read(&right, b.transposed));
-    context.keep(multiply(context, context.stream(), left, right, operand(out), false, Epilogue::None));
 }

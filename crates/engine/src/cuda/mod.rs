@@ -10,6 +10,7 @@ mod arena;
 mod aside;
 mod attention;
 pub(crate) mod context;
+mod dropout;
 mod elementwise;
 mod embedding;
 mod error;
@@ -17,11 +18,13 @@ mod evolve;
 pub(crate) mod found;
 mod gene_fitness;
 mod info_nce;
+mod l2_normalize;
 mod largest;
 mod layer_norm;
 mod libraries;
 pub(crate) mod limits;
 mod linear;
+mod matmul;
 mod modulate;
 mod pool;
 mod products;
@@ -138,7 +141,7 @@ impl Kernels for Cuda {
     }
 
     fn matmul(&self, a: Matrix<'_>, b: Matrix<'_>, out: &mut Tensor) {
-        linear::matmul(&self.context, a, b, out);
+        matmul::matmul(&self.context, a, b, out);
     }
 
     fn linear(&self, x: &Tensor, activation: Activation, parts: &[Affine<'_>], outs: &mut [Tensor]) {
@@ -233,7 +236,7 @@ impl Kernels for Cuda {
     }
 
     fn dropout(&self, x: &Tensor, sequences: &Sequences, probability: f32, site: Site, out: &mut Tensor) {
-        embedding::dropout(&self.context, x, sequences, probability, site, out);
+        dropout::dropout(&self.context, x, sequences, probability, site, out);
     }
 
     fn attention(
@@ -318,11 +321,11 @@ impl Kernels for Cuda {
     }
 
     fn l2_normalize(&self, x: &Tensor, out: &mut Tensor, norms: &mut Tensor) {
-        pool::l2_normalize(&self.context, x, out, norms);
+        l2_normalize::forward(&self.context, x, out, norms);
     }
 
     fn l2_normalize_backward(&self, y: &Tensor, norms: &Tensor, dy: &Tensor, dx: &mut Tensor) {
-        pool::l2_normalize_backward(&self.context, y, norms, dy, dx);
+        l2_normalize::backward(&self.context, y, norms, dy, dx);
     }
 
     fn info_nce(&self, scores: &Tensor, options: &InfoNce, loss: &mut Tensor, dscores: &mut Tensor) {

@@ -1,4 +1,4 @@
-//! One vector per sequence, and vectors of unit length.
+//! One vector per sequence.
 
 use super::context::{Context, Grid, arguments};
 use super::elementwise::as_kind;
@@ -49,18 +49,4 @@ pub fn backward(
     let arguments = arguments![number_of(pooling), from, begins, owners, places, to, columns];
     let kernel = format!("pool_gradient_{}", suffix(dx.slice().kind()));
     context.launch(Pool, &kernel, Grid::line(sequences.tokens(), THREADS), arguments);
-}
-
-pub fn l2_normalize(context: &Context, x: &Tensor, out: &mut Tensor, norms: &mut Tensor) {
-    let x = as_kind(context, x, Kind::F32);
-    let [to, norms] = [out.slice_mut().address(), norms.slice_mut().address()];
-    let arguments = arguments![x.slice().address(), to, norms, x.columns() as i32];
-    context.launch(Pool, "l2_normalize", Grid::line(x.rows(), THREADS), arguments);
-}
-
-pub fn l2_normalize_backward(context: &Context, y: &Tensor, norms: &Tensor, dy: &Tensor, dx: &mut Tensor) {
-    let dy = as_kind(context, dy, Kind::F32);
-    let [from, norms, gradient] = [y, norms, &dy].map(|x| x.slice().address());
-    let arguments = arguments![from, norms, gradient, dx.slice_mut().address(), y.columns() as i32];
-    context.launch(Pool, "l2_normalize_gradient", Grid::line(y.rows(), THREADS), arguments);
 }

@@ -62,6 +62,8 @@ programs! {
     AttentionGradient64: "attention_gradient.cu" "-DHEAD_DIM=64",
     /// Attention for any head dimension and type.
     AttentionGeneral: "attention_general.cu",
+    /// Dropout alone.
+    Dropout: "dropout.cu",
     /// Element-wise functions and copies.
     Elementwise: "elementwise.cu",
     /// Sums of table rows.
@@ -76,6 +78,8 @@ programs! {
     GeneFitness: "gene_fitness.cu",
     /// The contrastive loss.
     InfoNce: "info_nce.cu",
+    /// Rows of unit length.
+    L2Normalize: "l2_normalize.cu",
     /// The largest entries of rows.
     Largest: "largest.cu",
     /// Layer norm, alone and of a residual sum.
@@ -84,7 +88,7 @@ programs! {
     Linear: "linear.cu",
     /// Modulation by gene fitness.
     Modulate: "modulate.cu",
-    /// Pooling and unit length.
+    /// Pooling.
     Pool: "pool.cu",
     /// RMS norm.
     RmsNorm: "rms_norm.cu",
