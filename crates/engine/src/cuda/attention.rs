@@ -2,11 +2,10 @@
 
 use super::context::{Context, Grid, arguments};
 use super::elementwise::as_kind;
-use super::found::Finding;
 use super::modulate::{self, Of};
 use super::programs::Program;
 use super::slice::Kind;
-use super::{DropoutWords, found, gene_fitness, suffix, sum_rows};
+use super::{DropoutWords, gene_fitness, partial_sums, suffix, sum_rows};
 use crate::kernels::{AttentionGradients, AttentionOutputs, AttentionSaved, Modulation, OfValues};
 use crate::ops::attention::Attention;
 use crate::sequences::Sequences;
@@ -241,7 +240,7 @@ impl Call<'_> {
             dk, dk_stride, dk_sums, dv, dv_stride, dv_sums, width
         ];
         context.launch(program, "attention_gradient_in_keys", self.by_tile(options.n_kv_heads), arguments);
-        outputs.into_iter().zip(of_rows).for_each(|(output, sums)| found::keep(output, Finding::RowSums(sums)));
+        outputs.into_iter().zip(of_rows).for_each(|(output, sums)| partial_sums::keep(output, sums));
     }
 
     fn on_rows(&self, qkv: [&Tensor; 3], saved: &AttentionSaved, dout: &Tensor, outputs: [&Tensor; 3]) {

@@ -2,9 +2,8 @@
 
 use super::context::{Context, Grid, arguments};
 use super::elementwise::as_kind;
-use super::found::Finding;
 use super::programs::Program::LayerNorm;
-use super::{DropoutWords, found, suffix, sum_rows};
+use super::{DropoutWords, partial_sums, suffix, sum_rows};
 use crate::ops::residual_norm::ResidualDropout;
 use crate::sequences::Sequences;
 use crate::tensor::Tensor;
@@ -138,6 +137,6 @@ pub fn backward(
             columns as i32,
         ],
     );
-    found::keep(last, Finding::RowSums(of_last));
+    partial_sums::keep(last, of_last);
     sum_rows::totals_aside(context, of_parameters, &[dgain.slice_mut(), dbias.slice_mut()]);
 }

@@ -5,13 +5,12 @@ use std::sync::Arc;
 use super::arena::Block;
 use super::context::{Context, Grid, arguments};
 use super::elementwise::{accumulate, as_kind, grid};
-use super::found::Finding;
 use super::products::{Epilogue, Operand, multiply};
 use super::programs::Program::Linear;
 use super::slice::{Kind, Slice};
 use super::sum_rows::Totals;
 use super::weights::Weights;
-use super::{found, suffix, sum_rows};
+use super::{partial_sums, suffix, sum_rows};
 use crate::kernels::{Activation, Affine, LinearGradients};
 use crate::tensor::Tensor;
 
@@ -179,7 +178,7 @@ fn through_gelu(context: &Context, x: Tensor, gradient: &mut Tensor) -> Tensor {
     let sums = partial.slice_mut().address();
     let arguments = arguments![from, in_place, to, sums, rows as i32, columns as i32, rows_of_block as i32];
     context.launch(Linear, &kernel, grid, arguments);
-    found::keep(gradient, Finding::RowSums(partial));
+    partial_sums::keep(gradient, partial);
     out
 }
 

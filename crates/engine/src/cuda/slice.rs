@@ -6,7 +6,7 @@ use cudarc::driver::sys::CUdeviceptr;
 
 use super::arena::Block;
 use super::context::Context;
-use super::found::Found;
+use super::partial_sums::PartialSums;
 use super::products::Operand;
 
 /// What the elements of an array are in device memory.
@@ -41,14 +41,22 @@ pub struct Slice {
     stride: Option<usize>,
     kind: Kind,
     len: usize,
-    found: Found,
+    partial_sums: PartialSums,
 }
 
 impl Slice {
     /// Elements of a block of their own, with unspecified contents.
     pub fn new(context: &Arc<Context>, kind: Kind, len: usize) -> Self {
         let block = Arc::new(Block::new(context, len * kind.size()));
-        Slice { block, context: context.clone(), offset: 0, stride: None, kind, len, found: Found::default() }
+        Slice {
+            block,
+            context: context.clone(),
+            offset: 0,
+            stride: None,
+            kind,
+            len,
+            partial_sums: PartialSums::default(),
+        }
     }
 
     /// Matrices of `rows` rows and these columns side by side in the rows of one larger matrix.
@@ -142,9 +150,9 @@ impl Slice {
         self.block.stamp()
     }
 
-    /// What whoever wrote it has found out about it.
-    pub fn found(&self) -> &Found {
-        &self.found
+    /// What whoever wrote it has partial_sums out about it.
+    pub fn partial_sums(&self) -> &PartialSums {
+        &self.partial_sums
     }
 
     /// Tells that the contents change.

@@ -3,7 +3,7 @@
 use cudarc::driver::sys::CUstream;
 
 use super::context::{Context, Grid, arguments};
-use super::found::{self, Finding};
+use super::partial_sums;
 use super::products::Operand;
 use super::programs::Program::SumRows;
 use super::slice::{Kind, Slice};
@@ -26,7 +26,7 @@ pub fn room(device: &Device, parts: usize, columns: &[usize]) -> Vec<Tensor> {
 /// Partial sums over the rows: those that were found when they were written, or those of a kernel.
 pub fn partial_sums(context: &Context, x: &Tensor) -> Tensor {
     // Rows of another length are another array's, of which this one is the same memory.
-    if let Some(Finding::RowSums(partial)) = found::of(x)
+    if let Some(partial) = partial_sums::of(x)
         && partial.columns() == x.columns()
     {
         return partial;
