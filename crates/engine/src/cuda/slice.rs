@@ -150,7 +150,7 @@ impl Slice {
         self.block.stamp()
     }
 
-    /// What whoever wrote it has partial_sums out about it.
+    /// Sums that whoever wrote it has made of its rows.
     pub fn partial_sums(&self) -> &PartialSums {
         &self.partial_sums
     }

@@ -89,7 +89,18 @@ impl Var {
         genetic: Genetic,
     ) -> Result<Var> {
         let [fitness, inverse] = match genetic.known {
-            Some(known) => known,
+            Some(known) => {
+                let shape = [sequences.len(), v.value().columns()];
+                ensure_shape!(
+                    known.iter().all(|of_genes| of_genes.shape() == shape)
+                        && genetic.fitness.ancestry.is_some()
+                        && !genetic.fitness.causal,
+                    "genetic_attention",
+                    "a known fitness {:?} is not that of an ancestry, or not {shape:?}",
+                    known[0].shape()
+                );
+                known
+            }
             None => fitness_of(v.value(), sequences, &genetic.fitness)?,
         };
         let of_values = Some((genetic.fitness, inverse));
@@ -107,8 +118,18 @@ fn attend(
 ) -> Result<Var> {
     let qkv = inputs.map(|x| x.value().clone());
     ensure_fits(&qkv, sequences, options)?;
-    if let Some(Kept { fitness, options, .. }) = &modulation {
-        ensure_modulates(&qkv[0], fitness, sequences, *options)?;
+    if let Some(Kept { fitness, options: modulate, of_values, .. }) = &modulation {
+        ensure_modulates(&qkv[0], fitness, sequences, *modulate)?;
+        let head_dim = qkv[0].columns() / options.n_heads;
+        let genes = of_values.as_ref().map_or(head_dim, |(fitness, _)| fitness.head_dim);
+        ensure_shape!(
+            fitness.columns() == qkv[1].columns() && modulate.head_dim == head_dim && genes == head_dim,
+            "attention",
+            "a fitness {:?} of {} and {genes} genes a head does not fit {} kv heads of {head_dim}",
+            fitness.shape(),
+            modulate.head_dim,
+            options.n_kv_heads
+        );
     }
     let nodes = inputs.map(Var::node);
     let (device, mut out) = (qkv[0].device().clone(), qkv[0].empty_like());
@@ -235,6 +256,22 @@ mod tests {
                 }
             }
             assert_close(out.value().data(), &expected, 1e-5);
+        }
+    }
+
+    #[test]
+    fn a_fitness_of_other_heads_than_the_values_is_refused() {
+        let (sequences, options) = (sequences(&[3, 2]), options(2, 2, false, 0.0));
+        let tape = Tape::inference();
+        let [q, k, v] = inputs(5, options, 4, 1).map(|x| tape.constant(x));
+        let modulated = |columns: usize, head_dim: usize| {
+            let fitness = tape.constant(random(&[2, columns], 2));
+            let modulation = (&fitness, Modulate { head_dim, scale: 1.0 });
+            Var::modulated_attention(&q, &k, &v, &sequences, options, modulation)
+        };
+        assert!(modulated(8, 4).is_ok());
+        for (columns, head_dim) in [(4, 4), (16, 4), (8, 8), (8, 2)] {
+            assert!(modulated(columns, head_dim).is_err(), "{columns} columns, {head_dim} genes a head");
         }
     }
 
