@@ -50,7 +50,7 @@ impl Sequences {
         let warps: Vec<[u32; 5]> = (0..lengths.len())
             .map(|sequence| {
                 let begin = mask_words as u32;
-                mask_words += lengths[sequence].div_ceil(TILE).pow(2) * TILE * TILE / 32;
+                mask_words += lengths[sequence].next_multiple_of(WARP_ROWS).pow(2) / 32;
                 [sequence as u32, ids[sequence], cu_seqlens[sequence], lengths[sequence] as u32, begin]
             })
             .collect();
@@ -118,7 +118,8 @@ impl Sequences {
         self.tiles.len() / TILE_WORDS
     }
 
-    /// 32-bit words of a head's dropout masks. A pair of a query and a key has a bit, and both are filled up to whole tiles.
+    /// 32-bit words of a head's dropout masks. A pair of a query and a key has a bit, and both are filled up to multiples of
+    /// [`WARP_ROWS`].
     pub(crate) fn mask_words(&self) -> usize {
         self.mask_words
     }

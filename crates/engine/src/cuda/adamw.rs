@@ -1,7 +1,11 @@
 //! The AdamW update and the norm, of all tensors in one launch each.
 
+use std::sync::Arc;
+
+use super::arena::Block;
 use super::context::{Context, Grid, arguments};
 use super::programs::Program::AdamW as Kernels;
+use super::slice::Slice;
 use super::weights::Weights;
 use crate::kernels::{AdamWUpdate, Updated};
 use crate::optim::AdamW;
@@ -27,41 +31,73 @@ fn table(lens: &[usize], rows: &[Vec<u64>], device: &crate::Device) -> (Ids, usi
     (Ids::from_slice(device, &[words.len()], words).unwrap_or_else(|_| unreachable!("the shape is its own")), parts)
 }
 
+/// The update runs aside in so many groups of tensors, in their order: the next forward pass begins with the first layers,
+/// and waits for what it reads only.
+const GROUPS: usize = 4;
+
+/// A tensor's update as the kernel takes it.
+struct Entry {
+    len: usize,
+    /// Its rows of the table.
+    numbers: [u64; 6],
+    gradient: Tensor,
+    /// Memory that is written: the parameter, both moments, and a rounded copy where there is one.
+    written: Vec<Arc<Block>>,
+}
+
 pub fn adamw(
     context: &Context,
     weights: &Weights,
     options: &AdamW,
     update: AdamWUpdate<'_>,
-    tensors: Vec<Updated<'_>>,
+    mut tensors: Vec<Updated<'_>>,
 ) {
-    let Some(device) = tensors.first().map(|tensor| tensor.parameter.device().clone()) else { return };
-    let lens: Vec<usize> = tensors.iter().map(|tensor| tensor.parameter.len()).collect();
-    let gradients: Vec<Tensor> = tensors.iter().map(|tensor| tensor.gradient.contiguous()).collect();
-    let mut rows = vec![Vec::new(); 5];
-    let mut parameters = Vec::new();
-    for (tensor, gradient) in tensors.into_iter().zip(&gradients) {
-        let Updated { parameter, moments: [first, second], weight_decay, .. } = tensor;
+    let mut parameters: Vec<&mut Tensor> = tensors.iter_mut().map(|tensor| &mut *tensor.parameter).collect();
+    let rounded = weights.renewed(&mut parameters);
+    let entry = |(tensor, rounded): (Updated<'_>, Option<(u64, Arc<Block>)>)| {
+        let Updated { parameter, moments: [first, second], weight_decay, gradient } = tensor;
         let keep = (1.0 - update.learning_rate * weight_decay) as f32;
-        let [first, second] = [first, second].map(|x| x.slice_mut().address());
-        let numbers = [gradient.slice().address(), first, second, u64::from(keep.to_bits())];
-        rows.iter_mut().zip(numbers).for_each(|(row, number)| row.push(number));
-        parameters.push(parameter);
-    }
-    rows[4] = weights.renewed(&mut parameters);
-    rows.push(parameters.iter().map(|parameter| parameter.slice().address()).collect());
-    let (table, parts) = table(&lens, &rows, &device);
+        let gradient = gradient.contiguous();
+        let [first, second] = [first, second].map(|x| x.slice_mut());
+        let places = [gradient.slice(), first, second, parameter.slice()];
+        let [of_gradient, of_first, of_second, of_parameter] = places.map(Slice::address);
+        let (copy, block) = rounded.unzip();
+        let numbers = [of_gradient, of_first, of_second, u64::from(keep.to_bits()), copy.unwrap_or(0), of_parameter];
+        let written = [parameter.slice(), first, second].map(|slice| slice.block().clone()).into_iter().chain(block);
+        Entry { len: parameter.len(), numbers, written: written.collect(), gradient }
+    };
+    let entries: Vec<Entry> = tensors.into_iter().zip(rounded).map(entry).collect();
+    let share = entries.iter().map(|entry| entry.len).sum::<usize>().div_ceil(GROUPS);
+    let mut before = 0;
+    let groups = entries.chunk_by(|entry, _| {
+        let group = before / share;
+        before += entry.len;
+        group == before / share
+    });
+    groups.for_each(|group| update_aside(context, options, &update, group));
+}
+
+fn update_aside(context: &Context, options: &AdamW, update: &AdamWUpdate<'_>, entries: &[Entry]) {
+    let lens: Vec<usize> = entries.iter().map(|entry| entry.len).collect();
+    let rows = [0, 1, 2, 3, 4, 5].map(|row: usize| entries.iter().map(|entry| entry.numbers[row]).collect());
+    let (table, parts) = table(&lens, &rows, update.norm.device());
     let step = update.step as f64;
     let size = (update.learning_rate / (1.0 - options.beta1.powf(step))) as f32;
     let deviation = (1.0 / (1.0 - options.beta2.powf(step)).sqrt()) as f32;
     let (beta1, beta2, epsilon) = (options.beta1 as f32, options.beta2 as f32, options.epsilon as f32);
     let [norm, loss] = [update.norm, update.loss].map(|x| x.slice().address());
     let (max_norm, count) = (update.max_norm as f32, lens.len() as i32);
-    context.launch(
-        Kernels,
-        "adamw",
-        Grid::line(parts, THREADS),
-        arguments![table.slice().address(), count, beta1, beta2, size, deviation, epsilon, max_norm, norm, loss,],
-    );
+    #[rustfmt::skip]
+    let arguments =
+        arguments![table.slice().address(), count, beta1, beta2, size, deviation, epsilon, max_norm, norm, loss];
+    let work = |stream| {
+        context.launch_in(stream, Kernels, "adamw", Grid::line(parts, THREADS), arguments);
+        Ok(())
+    };
+    let gradients: Vec<Tensor> = entries.iter().map(|entry| entry.gradient.clone()).collect();
+    let reads = (gradients, table, update.norm.clone(), update.loss.clone());
+    let writes: Vec<&Arc<Block>> = entries.iter().flat_map(|entry| &entry.written).collect();
+    context.keep(context.aside().run(context.stream(), reads, &writes, work));
 }
 
 pub fn global_norm(context: &Context, tensors: &[&Tensor], norm: &mut Tensor) {

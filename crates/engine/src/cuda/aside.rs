@@ -1,7 +1,9 @@
 //! A second stream, for what nobody needs soon: the gradients of weights run in it beside the chain of gradients of
-//! activations, and fill the multiprocessors that the ends of that chain's kernels leave idle.
+//! activations, and updates of the later layers' weights beside the next forward pass through the first. Both fill the
+//! multiprocessors that the ends of the main stream's kernels leave idle.
 
 use std::collections::VecDeque;
+use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cudarc::driver::result::event;
@@ -10,11 +12,15 @@ use cudarc::driver::sys::{CUevent, CUevent_flags, CUevent_wait_flags, CUstream};
 
 use super::arena::Block;
 use super::error::{Calling, CudaResult};
-use crate::tensor::Tensor;
 
 /// Jobs under way at once: each holds memory.
 const AT_ONCE: u64 = 3;
 const WAIT: CUevent_wait_flags = CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
+
+/// Arrays that are kept as long as a job reads them.
+pub trait Reads: Debug + Send + 'static {}
+
+impl<T: Debug + Send + 'static> Reads for T {}
 
 /// The second stream and what runs in it.
 #[derive(Debug)]
@@ -38,7 +44,7 @@ struct Job {
     number: u64,
     done: CUevent,
     /// What it reads: whoever changes that meanwhile gets a copy.
-    _reads: Vec<Tensor>,
+    _reads: Box<dyn Reads>,
     /// Memory that it writes, which nobody else may get before it is done.
     _writes: Vec<Arc<Block>>,
 }
@@ -60,7 +66,7 @@ impl Aside {
     pub fn run(
         &self,
         main: CUstream,
-        reads: Vec<Tensor>,
+        reads: impl Reads,
         writes: &[&Arc<Block>],
         work: impl FnOnce(CUstream) -> CudaResult<()>,
     ) -> CudaResult<()> {
@@ -83,7 +89,7 @@ impl Aside {
         let number = jobs.begun;
         writes.iter().for_each(|block| block.written_aside(number));
         let writes = writes.iter().map(|&block| block.clone()).collect();
-        jobs.under_way.push_back(Job { number, done, _reads: reads, _writes: writes });
+        jobs.under_way.push_back(Job { number, done, _reads: Box::new(reads), _writes: writes });
         let oldest = number.saturating_sub(AT_ONCE);
         jobs.wait(main, oldest)
     }

@@ -160,36 +160,34 @@ struct Mask {
     }
 };
 
-// The masks of all heads, none without dropout. Those of a tile of queries and one of keys lie together: of 4 times 16
-// queries, each of 8 times 8 keys.
+// The masks of all heads, none without dropout. A sequence's lie together: those of its first 16 queries with each 8 of its
+// keys, then those of the next; there are as many keys as queries, to the end of the last 16.
 struct Masks {
+    // What a tile of queries and one of keys have in shared memory: of 4 times 16 queries, each of 8 times 8 keys.
     static constexpr int OF_TILE = TILE / 16 * (TILE / 8) * 4;
     u32* words;
     int of_head;
 
-    // Of the tiles in which query and key are.
-    __device__ __forceinline__ u32* tile(const Work& work, int head, int query, int key) const {
-        const int tiles = (work.length + TILE - 1) / TILE;
-        return words + size_t(head) * of_head + work.masks + (query / TILE * tiles + key / TILE) * OF_TILE;
-    }
-
     // Of the piece of 16 queries by 8 keys.
     __device__ __forceinline__ u32* piece(const Work& work, int head, int query, int key) const {
-        return tile(work, head, query, key) + place(query % TILE, key % TILE);
+        return words + size_t(head) * of_head + work.masks + 4 * (query / 16 * pieces(work) + key / 8);
     }
 
-    // The same within a tile.
+    // That 16 queries have.
+    __device__ __forceinline__ static int pieces(const Work& work) {
+        return (work.length + 15) / 16 * 2;
+    }
+
+    // The place of a piece within a tile.
     __device__ __forceinline__ static int place(int query, int key) {
         return (query / 16 * (TILE / 8) + key / 8) * 4;
     }
 
     // Begins to copy those of a tile, each warp the ones of 16 queries; of a sequence alone, those of its 16 keys.
     __device__ __forceinline__ void fetch(u32 (&to)[OF_TILE], const Work& work, int head, int query, int key) const {
-        const int lane = lane_of(), own = 16 * warp_of();
-        if (words && lane < (work.alone ? 2 : TILE / 8))
-            cp_async_16(
-                &to[place(own, work.part + 8 * lane)],
-                tile(work, head, query, key) + place(own - work.part, 8 * lane), true);
+        const int own = 16 * warp_of(), first = query + own - work.part;
+        if (words && first < work.length && lane_of() < min(TILE / 8, pieces(work) - key / 8))
+            cp_async_16(&to[place(own, work.part + 8 * lane_of())], piece(work, head, first, key + 8 * lane_of()), true);
     }
 };
 

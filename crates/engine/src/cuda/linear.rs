@@ -210,7 +210,7 @@ fn of_parameters<'a>(
         totals.run(context, stream);
         Ok(())
     };
-    let reads = std::iter::once(input).chain(parts.iter().copied()).chain(&sums).cloned().collect();
+    let reads: Vec<Tensor> = std::iter::once(input).chain(parts.iter().copied()).chain(&sums).cloned().collect();
     let writes: Vec<&Arc<Block>> =
         std::iter::once(of_weights[0]).chain(of_biases().map(|(_, bias)| bias)).map(Slice::block).collect();
     context.keep(context.aside().run(context.stream(), reads, &writes, work));

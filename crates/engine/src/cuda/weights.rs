@@ -1,7 +1,7 @@
 //! Copies of parameters as matrix products read them.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::arena::Block;
 use super::context::{Context, arguments};
@@ -53,27 +53,28 @@ impl Weights {
         joined
     }
 
-    /// Where an update of parameters is to leave them rounded as well: an address for each, 0 where there is no copy.
-    /// These copies become those of what the parameters hold then; an update that is skipped changes neither.
-    pub fn renewed(&self, parameters: &mut [&mut Tensor]) -> Vec<u64> {
+    /// Where an update of parameters is to leave them rounded as well: an address for each, with the memory that it is in,
+    /// or nothing where there is no copy. These copies become those of what the parameters hold then; an update that is
+    /// skipped changes neither.
+    pub fn renewed(&self, parameters: &mut [&mut Tensor]) -> Vec<Option<(u64, Arc<Block>)>> {
         let before: Vec<u64> = parameters.iter().map(|parameter| parameter.slice().stamp()).collect();
         let place: HashMap<u64, usize> = parameters
             .iter_mut()
             .enumerate()
             .map(|(place, parameter)| (parameter.slice_mut().address(), place))
             .collect();
-        let mut rounded = vec![0; parameters.len()];
+        let mut rounded = vec![None; parameters.len()];
         for ((addresses, kind), copy) in self.0.lock().unwrap_or_else(PoisonError::into_inner).iter_mut() {
             let places: Option<Vec<usize>> = addresses.iter().map(|address| place.get(address).copied()).collect();
             let Some(places) = places.filter(|_| *kind == Kind::Bf16) else { continue };
             let valid = places.iter().zip(&copy.stamps).all(|(&place, &stamp)| before[place] == stamp);
             // Where a parameter has several copies, alone and joined, the others are made again when they are needed.
-            if !valid || places.iter().any(|&place| rounded[place] > 0) {
+            if !valid || places.iter().any(|&place| rounded[place].is_some()) {
                 continue;
             }
             let mut to = copy.joined.slice().address();
             for &place in &places {
-                rounded[place] = to;
+                rounded[place] = Some((to, copy.joined.slice().block().clone()));
                 to += (parameters[place].len() * kind.size()) as u64;
             }
             copy.stamps = places.iter().map(|&place| parameters[place].slice().stamp()).collect();

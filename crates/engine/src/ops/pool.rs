@@ -31,9 +31,9 @@ impl Var {
         let mut out = Tensor::empty(x.device(), &[sequences.len(), x.columns()]);
         let mut argmax = Ids::empty(x.device(), out.shape());
         x.device().kernels().pool(x, sequences, pooling, &mut out, &mut argmax);
-        let (sequences, like) = (sequences.clone(), x.clone());
+        let (sequences, shape) = (sequences.clone(), x.shape().to_vec());
         Ok(Var::record(out, &[self], move |dout, gradients| {
-            let mut dx = like.empty_like();
+            let mut dx = Tensor::activation(dout.device(), &shape);
             dout.device().kernels().pool_backward(dout, &sequences, pooling, &argmax, &mut dx);
             gradients.add(node, dx);
             Ok(())
