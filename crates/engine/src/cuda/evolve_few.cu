@@ -268,12 +268,13 @@ __device__ void sampled_of_few(
 }
 
 #define SAMPLED_OF_FEW(kind, T, A)                                                                                     \
-    extern "C" __global__ void __launch_bounds__(THREADS, 1536 / THREADS) evolve_few_##kind(                                          \
+    extern "C" __global__ void __launch_bounds__(THREADS, 1536 / THREADS) evolve_few_##kind(                           \
         const T* values, int stride, const u32* begins, const u32* ids, int heads, u32 seed_low, u32 seed_high,        \
-        u32 step, u32 name, int generations, float mutation, float crossover, float pressure, A* ancestry, float* fitness, float* inverse) { \
+        u32 step, u32 name, int generations, float mutation, float crossover, float pressure, A* ancestry,             \
+        float* fitness, float* inverse) {                                                                              \
         sampled_of_few<T, A>(                                                                                          \
-            values, stride, begins, ids, heads, {seed_low, seed_high, step, name}, generations,                               \
-            {mutation, crossover, pressure}, ancestry, fitness, inverse);                                                                \
+            values, stride, begins, ids, heads, {seed_low, seed_high, step, name}, generations,                        \
+            {mutation, crossover, pressure}, ancestry, fitness, inverse);                                              \
     }
 SAMPLED_OF_FEW(f32_f32, float, float)
 SAMPLED_OF_FEW(bf16_f32, bf16, float)
