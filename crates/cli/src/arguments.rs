@@ -79,6 +79,9 @@ pub struct TrainingArguments {
     /// Go on from the newest complete checkpoint, or from the one named
     #[arg(long, value_name = "PATH", num_args = 0..=1)]
     pub resume: Option<Option<PathBuf>>,
+    /// Remove what a run of other settings has left in the output folder
+    #[arg(long, conflicts_with_all = ["resume", "dry_run"])]
+    pub overwrite: bool,
     /// Load everything, run one step and one evaluation batch of every arm, write nothing
     #[arg(long, conflicts_with = "resume")]
     pub dry_run: bool,
@@ -103,6 +106,7 @@ impl TrainingArguments {
     /// Where the run begins.
     pub fn resume(&self) -> Resume {
         match &self.resume {
+            None if self.overwrite => Resume::Overwrite,
             None => Resume::No,
             Some(None) => Resume::Newest,
             Some(Some(path)) => Resume::From(path.clone()),

@@ -264,7 +264,7 @@ fn where_there_is_no_terminal_nothing_is_coloured_or_redrawn() {
 
 #[test]
 fn quiet_tells_the_result_alone() {
-    let output = small(&Place::new(), "compare", &["--quiet"]);
+    let output = small(&Place::new(), "compare", &["--quiet", "--warmup-steps", "0"]);
     assert_eq!(stderr(&output), "");
     assert!(common::stdout(&output).contains("genetic − standard"));
 }
@@ -282,14 +282,30 @@ fn train_writes_its_arm_alone() {
 }
 
 #[test]
-fn the_comparison_of_an_earlier_run_does_not_stand_beside_a_later_run_of_one_arm() {
+fn what_other_settings_have_left_is_neither_mixed_nor_lost_unless_that_is_asked_for() {
     let place = Place::new();
-    let compared = small(&place, "compare", &[]);
+    let compared = small(&place, "compare", &["--seed", "7"]);
     assert_eq!(compared.status.code(), Some(0), "{}", stderr(&compared));
-    assert!(place.path("out/comparison.json").exists());
-    let trained = small(&place, "train", &["--attention", "standard"]);
-    assert_eq!(trained.status.code(), Some(0), "{}", stderr(&trained));
-    assert!(!place.path("out/comparison.json").exists());
+    let before = names(&place.path("out"));
+    let train = |more: &[&str]| small(&place, "train", &[["--attention", "standard"].as_slice(), more].concat());
+    let refused = train(&["--quiet"]);
+    let parts = ["arms was [", "seed was 7 and is 42", "--output-dir", "--resume", "--overwrite"];
+    common::assert_failed(&refused, 1, &["train"], &parts);
+    assert_eq!(names(&place.path("out")), before);
+    assert_eq!(train(&["--overwrite"]).status.code(), Some(0));
+    let top =
+        ["checkpoints", "config.toml", "embeddings", "history", "models", "runs", "standard_attention_results.json"];
+    assert_eq!(names(&place.path("out")), [top.as_slice(), &["tensorboard"]].concat());
+    assert_eq!(names(&place.path("out/models")), ["standard-seed42"]);
+    // The same again, and what decides no result, stand in nobody's way.
+    assert_eq!(train(&["--threads", "1", "--log-steps", "2"]).status.code(), Some(0));
+}
+
+#[test]
+fn a_run_that_ends_within_its_warm_up_is_warned_of() {
+    let output = small(&Place::new(), "train", &["--quiet", "--warmup-steps", "12"]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(stderr(&output).contains("3 steps end within the warm-up of 12, at 25%"), "{}", stderr(&output));
 }
 
 #[test]

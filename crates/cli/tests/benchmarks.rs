@@ -7,7 +7,7 @@ use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
 
-use common::{MEASURES, Place, fail, minilm, read_rows, shared, succeed};
+use common::{MEASURES, Place, fail, mendel, minilm, read_rows, shared, stderr, succeed};
 use serde_json::Value;
 
 /// A model trained for a step.
@@ -155,6 +155,19 @@ fn a_collection_is_trained_on_by_its_training_split() {
     let inspected = json(&["data", "inspect", &beir]);
     assert_eq!((&inspected["usable"], &inspected["negatives"]), (&2.into(), &1.into()));
     assert_eq!(inspected["examples"][0]["positive"], "The mill A guild of masons built it.");
+}
+
+#[test]
+fn what_a_collection_is_tested_with_is_not_trained_on_and_not_evaluated_without_its_corpus() {
+    let place = Place::new();
+    let (model, beir, out) = (model(&place), collection(&place), place.argument("out"));
+    let train = ["train", "--model", "demo-tiny", "--max-steps", "1", "--batch-size", "4", "--output-dir", &out];
+    fail(1, &[train.as_slice(), &["--dataset", &beir]].concat(), &["no qrels/train.tsv", "--task beir"]);
+    fail(2, &["eval", &model, "--dataset", &beir], &["BEIR's layout", "--task beir"]);
+    let evaluated = ["--dataset", &place.pairs(), "--eval-dataset", &beir];
+    let output = mendel(&[train.as_slice(), &evaluated].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(stderr(&output).contains("the split test is evaluated over the passages that it judges"));
 }
 
 #[test]

@@ -124,13 +124,14 @@ fn an_arm_of_ones_own_is_trained_with_what_it_changes() {
         "arms.toml",
         "[[arms]]\nname = \"standard\"\n[[arms]]\nname = \"few\"\ngenetic = true\npopulation-size = 4\n",
     );
-    let common = ["--model", "demo-tiny", "--dataset", &dataset, "--max-steps", "2", "--output-dir", &out];
-    let printed = succeed(&[["compare", "--config", &config].as_slice(), &common].concat());
+    let common = ["--model", "demo-tiny", "--dataset", &dataset, "--max-steps", "2", "--output-dir"];
+    let printed = succeed(&[["compare", "--config", &config].as_slice(), &common, &[&out]].concat());
     assert!(printed.contains("VERDICT mrr@10 few vs standard: "), "{printed}");
     let results = read_json(&place.path("out/few_attention_results.json"));
     assert_eq!(results["model"]["genetic"]["population-size"], 4, "{}", results["model"]);
     // A flag chooses among the arms of the file by name.
-    succeed(&[["train", "--config", &config, "--attention", "few"].as_slice(), &common].concat());
+    let alone = place.argument("alone");
+    succeed(&[["train", "--config", &config, "--attention", "few"].as_slice(), &common, &[&alone]].concat());
     fail(2, &["train", "--config", &config, "--attention", "many"], &["'many'"]);
     let plain = place.file("plain.toml", "[[arms]]\nname = \"few\"\npopulation-size = 4\n");
     fail(2, &["train", "--config", &plain], &["few", "genetic = true"]);
@@ -160,6 +161,10 @@ fn a_sweep_has_a_row_and_a_folder_for_each_point_and_goes_on_where_it_ended() {
     }
     // The three that were finished were taken as they were: their times too.
     assert_eq!(before[0], after[0]);
+    let other = place.file("other.toml", fs::read_to_string(&config).unwrap().replace("[0.0, 0.5]", "[0.0, 0.25]"));
+    let line = ["sweep", "--config", &other, "--output-dir", &out];
+    fail(1, &line, &["point-003", "mutation-rate was 0.5 and is 0.25", "--overwrite"]);
+    succeed(&[line.as_slice(), &["--overwrite"]].concat());
     let misspelt = place.file("misspelt.toml", "preset = \"demo\"\n[grid]\npopulaton-size = [1, 2]\n");
     fail(2, &["sweep", "--config", &misspelt], &["populaton-size", "population-size"]);
     let folders = place.file("folders.toml", "preset = \"demo\"\n[grid]\noutput-dir = [\"a\", \"b\"]\n");

@@ -96,8 +96,17 @@ fn weights_that_are_not_finite_are_never_saved() {
 fn a_loss_that_is_not_finite_at_the_first_step_stops_the_run_there() {
     let place = Place::new();
     let (dataset, out) = (place.pairs(), place.argument("out"));
-    let arguments = ["train", "--model", "demo-tiny", "--dataset", &dataset, "--output-dir", &out];
-    fail(1, &[arguments.as_slice(), &["--temperature", "1e-60"]].concat(), &["step 1: the loss is not finite"]);
+    let common = ["train", "--model", "demo-tiny", "--dataset", &dataset, "--output-dir", &out, "--warmup-steps", "0"];
+    fail(1, &[common.as_slice(), &["--temperature", "1e-60"]].concat(), &["step 1: the loss is not finite"]);
+}
+
+#[test]
+fn queries_that_are_trained_on_and_evaluated_are_warned_of() {
+    let place = Place::new();
+    let (dataset, out) = (place.pairs(), place.argument("out"));
+    let common = ["train", "--model", "demo-tiny", "--dataset", &dataset, "--eval-dataset", &dataset];
+    let output = mendel(&[common.as_slice(), &["--max-steps", "1", "--output-dir", &out]].concat());
+    assert!(stderr(&output).contains("64 of 64 queries that are evaluated are trained on"), "{}", stderr(&output));
 }
 
 #[test]

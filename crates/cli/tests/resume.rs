@@ -339,7 +339,7 @@ fn with_the_gradient_cache_too_the_number_of_threads_changes_no_bit_and_a_killed
 fn beginning_anew_in_the_place_of_an_earlier_run_says_that_its_checkpoints_go() {
     let runs = Runs::new();
     runs.straight("train", "out", &[]);
-    let output = program().args(runs.line("train", "out", &["--max-steps", "3"])).output().unwrap();
+    let output = program().args(runs.line("train", "out", &["--keep-checkpoints", "1"])).output().unwrap();
     assert!(stderr(&output).contains("mendel: warning: 3 checkpoints of an earlier run"), "{}", stderr(&output));
-    assert_eq!(names(&runs.checkpoints("out", "standard")), ["step-000003"]);
+    assert_eq!(names(&runs.checkpoints("out", "standard")).len(), 1);
 }

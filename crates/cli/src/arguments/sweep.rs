@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use mendel::Settings;
 use mendel::compare::sweep::{self, Point, Space, SweepError};
+use mendel::train::Resume;
 
 use crate::failure::WrongUsage;
 use crate::settings_layers::{check_point, sweep_file};
@@ -23,7 +24,10 @@ pub struct SweepArguments {
     threads: Option<usize>,
     /// Go on where an earlier sweep in the same folder ended
     #[arg(long)]
-    pub resume: bool,
+    resume: bool,
+    /// Remove what sweeps of other settings have left in the same folder
+    #[arg(long, conflicts_with = "resume")]
+    overwrite: bool,
     /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
@@ -40,6 +44,15 @@ pub struct SweepPlan {
 }
 
 impl SweepArguments {
+    /// Where each point begins.
+    pub fn resume(&self) -> Resume {
+        match (self.resume, self.overwrite) {
+            (true, _) => Resume::Newest,
+            (_, true) => Resume::Overwrite,
+            _ => Resume::No,
+        }
+    }
+
     /// Every point with its settings.
     pub fn plan(&self) -> anyhow::Result<SweepPlan> {
         let (mut base, space) = sweep_file(&self.config)?;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use mendel::data::TokenCache;
-use mendel::data::beir::Collection;
+use mendel::data::beir::{Collection, is_collection};
 use mendel::data::sts::sentence_pairs;
 use mendel::evaluate::collection::{Figures, Retrieved, by_bm25, by_model};
 use mendel::evaluate::sts::{Similarity, similarity};
@@ -27,6 +27,7 @@ const RUN_TAG: &str = "mendel";
 /// Evaluates the saved model that `settings.model` names on `settings.dataset`.
 pub fn run(arguments: &EvalArguments, run: &mut Run<'_>) -> anyhow::Result<Outcome> {
     check_flags(arguments)?;
+    check_task(arguments.task, &run.settings.dataset)?;
     let files = [arguments.run_file.as_deref().and_then(Path::parent), arguments.results_dir.as_deref()];
     files.into_iter().flatten().try_for_each(check_writable)?;
     let model = SavedModel::load(run.settings, run.observer)?;
@@ -58,6 +59,15 @@ fn check_flags(arguments: &EvalArguments) -> Result<(), WrongUsage> {
     }
 }
 
+/// Refuses to take a collection for pairs, of whose corpus only what is judged would be searched.
+fn check_task(task: Task, dataset: &str) -> Result<(), WrongUsage> {
+    if task == Task::Pairs && is_collection(Path::new(dataset)) {
+        let what = format!("'{dataset}' is a collection in BEIR's layout: --task beir searches its whole corpus");
+        return Err(WrongUsage::new(what));
+    }
+    Ok(())
+}
+
 /// A result and what it is of.
 #[derive(Serialize)]
 struct Named {
@@ -77,16 +87,19 @@ fn pairs(model: &SavedModel, arguments: &EvalArguments, run: &mut Run<'_>) -> an
     if let Some(path) = &arguments.run_file {
         write_run(path, RUN_TAG, &evaluator.set.query_ids, &evaluation.rankings)?;
     }
+    let (queries, passages) = (evaluator.set.queries.len(), evaluator.set.passages.len());
     let result = json!({
+        "queries": queries,
+        "passages": passages,
         "eval": evaluation.measured,
         "embedding_quality": evaluation.quality,
         "eval_time": evaluation.seconds,
     });
-    Ok((result, table_of_pairs(&evaluation)))
+    Ok((result, table_of_pairs(&evaluation, &format!("{queries} queries, {passages} passages"))))
 }
 
-fn table_of_pairs(evaluation: &Evaluation) -> Table {
-    let mut table = Table::new(["", "corpus", "in batch"]);
+fn table_of_pairs(evaluation: &Evaluation, counts: &str) -> Table {
+    let mut table = Table::new([counts, "corpus", "in batch"]);
     let measured = &evaluation.measured;
     for ((name, value), within) in measured.retrieval.iter().zip(measured.in_batch.values()) {
         table.row([name.to_owned(), measure(value), measure(within)]);
@@ -131,11 +144,12 @@ fn beir(model: &SavedModel, arguments: &EvalArguments, run: &mut Run<'_>) -> any
         "documents": collection.documents,
         "systems": systems.iter().map(|(name, figures)| (name.to_lowercase(), json!(figures))).collect::<serde_json::Map<_, _>>(),
     });
-    Ok((result, table_of_systems(&systems)))
+    let counts = format!("{split}: {} queries, {} documents", collection.queries.len(), collection.documents);
+    Ok((result, table_of_systems(&systems, &counts)))
 }
 
-fn table_of_systems(systems: &[(&str, Figures)]) -> Table {
-    let mut table = Table::new(["", "MRR@10", "nDCG@10", "MAP@100", "R@1", "R@10", "R@100", "R@1000", "seconds"]);
+fn table_of_systems(systems: &[(&str, Figures)], counts: &str) -> Table {
+    let mut table = Table::new([counts, "MRR@10", "nDCG@10", "MAP@100", "R@1", "R@10", "R@100", "R@1000", "seconds"]);
     for (name, Figures { mean, seconds }) in systems {
         let measures = [
             mean.mrr_at_10,

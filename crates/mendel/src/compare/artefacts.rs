@@ -14,12 +14,18 @@ use crate::files::{FileError, write_atomically};
 use crate::report::CURVES;
 use crate::saved_model::SavedModel;
 use crate::settings::Settings;
-use crate::train::{Inputs, TrainError, TrainedArm, arm_name};
+use crate::train::{Inputs, TrainError, TrainedArm, arm_name, settings_that_differ};
 
 /// The file of the differences between arms.
 const COMPARISON: &str = "comparison.json";
 /// The file of the settings.
 const CONFIG: &str = "config.toml";
+/// How the names of the arms' results end.
+const RESULTS: &str = "_attention_results.json";
+/// What a comparison leaves when all its runs are done, beside its curves.
+const OF_COMPARISON: [&str; 3] = [COMPARISON, "report.html", "report.md"];
+/// The folders of what runs leave.
+const FOLDERS: [&str; 6] = ["checkpoints", "embeddings", "history", "models", "runs", "tensorboard"];
 
 /// The folder of a run's artefacts.
 pub struct Artefacts {
@@ -55,16 +61,39 @@ impl Artefacts {
         serde_json::from_slice(&text).map_err(|error| TrainError::Artefact { path, reason: error.to_string() })
     }
 
+    /// Refuses a folder in which a run of other settings has left something: it would be lost, or stand beside what it does
+    /// not belong to.
+    pub fn ensure_own(&self, settings: &Settings) -> Result<(), TrainError> {
+        if !["checkpoints", "models", "runs"].iter().any(|name| self.folder.join(name).exists()) {
+            return Ok(());
+        }
+        let Ok(earlier) = self.settings() else { return Ok(()) };
+        let differences = settings_that_differ(&earlier, settings);
+        let folder = self.folder.clone();
+        if differences.is_empty() { Ok(()) } else { Err(TrainError::OtherResults { folder, differences }) }
+    }
+
+    /// Removes everything that a run leaves.
+    pub fn clear(&self) -> Result<(), TrainError> {
+        let of_arms = std::fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        let of_arms = of_arms.filter_map(|entry| entry.file_name().into_string().ok());
+        let of_arms = of_arms.filter(|name| name.ends_with(RESULTS)).collect::<Vec<_>>();
+        let files = OF_COMPARISON.iter().chain([&CONFIG]).copied().chain(of_arms.iter().map(String::as_str));
+        files.map(|name| self.folder.join(name)).try_for_each(|path| removed(&path, std::fs::remove_file(&path)))?;
+        let folders = FOLDERS.iter().chain([&CURVES]).map(|name| self.folder.join(name));
+        folders.into_iter().try_for_each(|path| removed(&path, std::fs::remove_dir_all(&path)))
+    }
+
     /// `config.toml`: the settings in force; `--config` on it repeats the run. The comparison and report of an
     /// earlier run are removed, so that they never stand beside the settings of this one.
     pub fn begin(&self, settings: &Settings) -> Result<(), TrainError> {
         let text = settings.to_toml().map_err(|error| TrainError::Config(error.to_string()))?;
-        for name in [COMPARISON, "report.html", "report.md"] {
+        for name in OF_COMPARISON {
             let path = self.folder.join(name);
-            absent(std::fs::remove_file(&path)).map_err(FileError::when("remove", &path))?;
+            removed(&path, std::fs::remove_file(&path))?;
         }
         let curves = self.folder.join(CURVES);
-        absent(std::fs::remove_dir_all(&curves)).map_err(FileError::when("remove", &curves))?;
+        removed(&curves, std::fs::remove_dir_all(&curves))?;
         Ok(write_atomically(&self.folder.join(CONFIG), text.as_bytes())?)
     }
 
@@ -79,7 +108,7 @@ impl Artefacts {
 
     /// An arm's results.
     pub fn arm(&self, results: &ArmResults) -> Result<(), TrainError> {
-        Ok(write_json(&self.folder.join(format!("{}_attention_results.json", results.arm)), results)?)
+        Ok(write_json(&self.folder.join(format!("{}{RESULTS}", results.arm)), results)?)
     }
 
     /// `comparison.json`, where there is more than one arm.
@@ -92,10 +121,10 @@ impl Artefacts {
 }
 
 /// What is not there need not be removed.
-fn absent(removed: io::Result<()>) -> io::Result<()> {
+fn removed(path: &Path, removed: io::Result<()>) -> Result<(), TrainError> {
     match removed {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        other => other,
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(FileError::when("remove", path)(error).into()),
+        _ => Ok(()),
     }
 }
 

@@ -46,9 +46,15 @@ pub enum Outcome {
 pub fn compare(run: &mut Run<'_>, resume: &Resume) -> Result<Outcome, TrainError> {
     let settings = run.settings;
     check_writable(&settings.output_dir)?;
+    let artefacts = Artefacts::new(settings);
+    if *resume == Resume::No {
+        artefacts.ensure_own(settings)?;
+    }
     let inputs = Inputs::load(settings, run.observer)?;
     let planned = plan(run, &inputs, resume)?;
-    let artefacts = Artefacts::new(settings);
+    if *resume == Resume::Overwrite {
+        artefacts.clear()?;
+    }
     artefacts.begin(settings)?;
     for PlannedRun { settings, arm, start } in &planned {
         if !matches!(start, Start::Finished(_)) {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use super::statistics::{Interval, bootstrap_interval};
-use super::{Outcome, PRIMARY, compare};
+use super::{Artefacts, Outcome, PRIMARY, compare};
 use crate::files::write_atomically;
 use crate::progress::Event;
 use crate::random::SplitMix64;
@@ -213,7 +213,7 @@ pub fn settings_of(base: &Table, points: &[Point], folder: &Path) -> Result<Vec<
     points.iter().enumerate().map(of_point).collect()
 }
 
-/// Runs every point; with `resume`, those that are finished are taken as they are. Writes `sweep.json`, `sweep.md`, and
+/// Runs every point; those that `resume` finds finished are taken as they are. Writes `sweep.json`, `sweep.md`, and
 /// the figure `sweep.svg` and `.png`.
 ///
 /// # Errors
@@ -222,16 +222,19 @@ pub fn sweep(
     run: &mut Run<'_>,
     points: &[Point],
     settings: &[Settings],
-    resume: bool,
+    resume: &Resume,
 ) -> Result<SweepOutcome, TrainError> {
+    if *resume == Resume::No {
+        settings.iter().try_for_each(|settings| Artefacts::new(settings).ensure_own(settings))?;
+    }
     let folder = &run.settings.output_dir;
     let mut results = Vec::new();
     for (number, (point, settings)) in (1..).zip(points.iter().zip(settings)) {
         run.observer.observe(Event::Note(format!("point {number} of {}: {}", points.len(), label(point))));
         let begun = settings.output_dir.join("config.toml").exists();
-        let from = if resume && begun { Resume::Newest } else { Resume::No };
+        let from = if *resume == Resume::Newest && !begun { &Resume::No } else { resume };
         let mut of_point = Run { settings, observer: run.observer, interrupted: run.interrupted };
-        match compare(&mut of_point, &from)? {
+        match compare(&mut of_point, from)? {
             Outcome::Interrupted(_) => return Ok(SweepOutcome::Interrupted),
             Outcome::Done(_) => results.extend(results_of(number, point, settings)?),
         }

@@ -71,13 +71,19 @@ pub(super) enum BeirSplit {
 }
 
 impl BeirSplit {
-    fn name(self) -> &'static str {
+    /// Its name, as `--split` takes it.
+    pub(super) fn name(self) -> &'static str {
         match self {
             BeirSplit::Train => "train",
             BeirSplit::Dev => "dev",
             BeirSplit::Test => "test",
         }
     }
+}
+
+/// Whether a path is a collection's folder.
+pub fn is_collection(path: &Path) -> bool {
+    splits(path).is_some()
 }
 
 /// The splits of a folder that is a collection; `None` of any other.

@@ -118,6 +118,15 @@ pub enum DataError {
         /// What there is.
         splits: Vec<String>,
     },
+    /// A collection without a `train` split.
+    #[error(
+        "{folder} has no qrels/train.tsv to train on: judgements that a model is tested with are not trained on; \
+         mendel eval --task beir evaluates a model on them"
+    )]
+    NoTrainSplit {
+        /// The collection.
+        folder: PathBuf,
+    },
     /// A file without a judgement.
     #[error("{path} has no judgement in it")]
     NoJudgements {

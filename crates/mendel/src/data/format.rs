@@ -131,11 +131,31 @@ fn of_lines(path: &Path) -> Result<Option<LineFormat>, DataError> {
     for _ in 0..ROWS_TO_TRY {
         let Some(line) = lines.next()? else { break };
         match line.bytes.as_deref().map_or(Err("its first line is longer than 64 MiB".into()), of_line) {
+            Ok(LineFormat::Tsv { .. }) if are_numbered(path)? => {
+                why = Some("its first column holds numbers, where queries should be".to_owned());
+                break;
+            }
             Ok(format) => return Ok(Some(format)),
             Err(reason) => why = why.or(Some(reason)),
         }
     }
     why.map_or(Ok(None), |why| Err(DataError::UnknownFormat { path: path.to_path_buf(), why }))
+}
+
+/// Whether the first rows of TSV, two at least, all begin with a number behind what may be a header: judgements, or pairs
+/// with a score before them.
+fn are_numbered(path: &Path) -> Result<bool, DataError> {
+    let mut lines = Lines::open(path)?;
+    let mut numbered = 0;
+    for place in 0..ROWS_TO_TRY {
+        let Some(line) = lines.next()? else { break };
+        if line.bytes.as_deref().is_some_and(pairs::begins_with_number) {
+            numbered += 1;
+        } else if place > 0 {
+            return Ok(false);
+        }
+    }
+    Ok(numbered > 1)
 }
 
 /// The fields of a JSON object; a list of their values in order, which serde would take too, is refused.

@@ -57,7 +57,9 @@ pub(super) fn for_each_pair(
     each: &mut dyn FnMut(Pair) -> Result<(), DataError>,
 ) -> Result<LoadReport, DataError> {
     if source != DEMO {
-        return read_files(&Source::find(source, observer)?.training, "Reading", observer, each);
+        let files = Source::find(source, observer)?;
+        files.ensure_trains()?;
+        return read_files(&files.training, "Reading", observer, each);
     }
     let pairs = demo::demo().train;
     let rows = pairs.len() as u64;

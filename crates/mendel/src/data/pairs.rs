@@ -27,8 +27,19 @@ pub(super) fn parse_tsv(row: &str) -> Result<Pair, RefusedReason> {
     }
 }
 
+/// What headers call a query and its positive.
+const QUERY_NAMES: [&str; 3] = ["query", "question", "anchor"];
+const POSITIVE_NAMES: [&str; 4] = ["positive", "passage", "answer", "document"];
+
 /// Whether a first row of TSV names columns instead of filling them.
 pub(super) fn is_header(row: &str) -> bool {
     let mut columns = row.split('\t').map(|name| name.trim().to_lowercase());
-    columns.next().as_deref() == Some("query") && matches!(columns.next().as_deref(), Some("positive" | "passage"))
+    let mut named = |names: &[&str]| columns.next().is_some_and(|column| names.contains(&column.as_str()));
+    named(&QUERY_NAMES) && named(&POSITIVE_NAMES)
+}
+
+/// Whether a row of TSV begins with a number, as judgements and scored pairs do.
+pub(super) fn begins_with_number(row: &[u8]) -> bool {
+    let first = row.split(|&byte| byte == b'\t').next().and_then(|first| std::str::from_utf8(first).ok());
+    first.is_some_and(|first| first.trim().parse::<f64>().is_ok())
 }

@@ -37,11 +37,13 @@ pub(super) struct Source {
     pub training: Vec<DataFile>,
     /// Held out by the dataset itself; often none.
     pub evaluation: Vec<DataFile>,
+    /// Of a collection, its `test` split: for the very end.
+    test: Vec<DataFile>,
 }
 
 impl Source {
-    /// A name on the Hub, a collection in BEIR's layout, a file, or a folder's files in the order of their names (not the folders in it). In a folder the names say
-    /// what is held out, unless there is nothing else.
+    /// A name on the Hub, a collection in BEIR's layout, a file, or a folder's files in the order of their names (not the
+    /// folders in it). In a folder the names say what is held out, unless there is nothing else.
     ///
     /// # Errors
     /// Where there is nothing of that name, or a file cannot be read or recognised.
@@ -56,18 +58,28 @@ impl Source {
         if !path.exists()
             && let Some(dataset) = hub::dataset(name, observer)?
         {
-            return Ok(Source { training: shards(&dataset.train)?, evaluation: shards(&dataset.validation)? });
+            let (training, evaluation) = (shards(&dataset.train)?, shards(&dataset.validation)?);
+            return Ok(Source { training, evaluation, test: Vec::new() });
         }
         if !path.exists() {
             return Err(DataError::NotFound { name: name.to_string() });
         }
         let file = Format::of(path)?.map(|format| DataFile { path: path.to_path_buf(), format });
-        Ok(Source { training: file.into_iter().collect(), evaluation: Vec::new() })
+        Ok(Source { training: file.into_iter().collect(), ..Source::default() })
+    }
+
+    /// Refuses a collection that has nothing to train on: what it is tested with is not for that.
+    pub(super) fn ensure_trains(&self) -> Result<(), DataError> {
+        match self.evaluation.first().or(self.test.first()).filter(|_| self.training.is_empty()) {
+            Some(file) => Err(DataError::NoTrainSplit { folder: file.path.clone() }),
+            None => Ok(()),
+        }
     }
 
     /// What is evaluated where the whole dataset is named as held out.
     pub(super) fn held_out(self) -> Vec<DataFile> {
-        if self.evaluation.is_empty() { self.training } else { self.evaluation }
+        let Source { training, evaluation, test } = self;
+        [evaluation, test, training].into_iter().find(|files| !files.is_empty()).unwrap_or_default()
     }
 }
 
@@ -76,17 +88,13 @@ fn shards(paths: &[PathBuf]) -> Result<Vec<DataFile>, DataError> {
     paths.iter().filter_map(|path| file(path).transpose()).collect()
 }
 
-/// A collection is trained on its `train` split and evaluated on `dev`; where there is only one of its splits, on that.
+/// A collection is trained on its `train` split and evaluated on `dev`.
 fn of_collection(folder: &Path, splits: &[BeirSplit]) -> Source {
     let of = |split: BeirSplit| {
         let file = DataFile { path: folder.to_path_buf(), format: Format::Beir(split) };
-        splits.contains(&split).then_some(file)
+        splits.contains(&split).then_some(file).into_iter().collect()
     };
-    let (mut training, mut evaluation) = (of(BeirSplit::Train), of(BeirSplit::Dev));
-    if training.is_none() {
-        training = evaluation.take().or_else(|| of(BeirSplit::Test));
-    }
-    Source { training: training.into_iter().collect(), evaluation: evaluation.into_iter().collect() }
+    Source { training: of(BeirSplit::Train), evaluation: of(BeirSplit::Dev), test: of(BeirSplit::Test) }
 }
 
 fn of_folder(folder: &Path, observer: &mut dyn Observer) -> Result<Source, DataError> {

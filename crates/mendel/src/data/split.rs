@@ -4,8 +4,9 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::fingerprint::{Fingerprint, TextKey, text_key};
+use super::format::Format;
 use super::load::{DEMO, read_files};
-use super::source::Source;
+use super::source::{DataFile, Source};
 use super::tokens::{Text, TokenCache, TokenStore};
 use super::{DataError, LoadOptions, Pair, demo};
 use crate::progress::{Event, Observer};
@@ -50,14 +51,24 @@ impl DataRequest<'_> {
             (TokenStore::of_pairs(&demo::demo().train, &cache.encoder), None)
         } else {
             let source = Source::find(dataset, observer)?;
+            source.ensure_trains()?;
             let store = cache.of_files(dataset, &source.training, &self.options, observer)?;
             (store, Some(source.evaluation).filter(|files| !files.is_empty()))
         };
         let mut training: Vec<usize> = (0..store.len()).collect();
         let evaluation = match (eval_dataset, own) {
-            (Some(name), _) => self.evaluation_of(name, cache, observer)?,
+            (Some(DEMO), _) => demo::demo().evaluation_set(&cache.encoder),
+            (Some(name), _) => {
+                let evaluated = self.held_out(name, cache, observer)?;
+                warn_of_trained(&store, &evaluated, observer);
+                self.limited(&evaluated, None)
+            }
             (None, _) if dataset == DEMO => demo::demo().evaluation_set(&cache.encoder),
-            (None, Some(files)) => self.limited(&cache.of_files(dataset, &files, &self.options, observer)?, None),
+            (None, Some(files)) => {
+                let evaluated = cache.of_files(dataset, &files, &self.options, observer)?;
+                warn_of_trained(&store, &evaluated, observer);
+                self.limited(&evaluated, None)
+            }
             (None, None) => {
                 let hashes: Vec<u64> = training.iter().map(|&pair| store.query_hash(pair)).collect();
                 let held_out = hold_out(&hashes);
@@ -88,8 +99,20 @@ impl DataRequest<'_> {
         if name == DEMO {
             return Ok(demo::demo().evaluation_set(&cache.encoder));
         }
+        Ok(self.limited(&self.held_out(name, cache, observer)?, None))
+    }
+
+    /// A dataset that is evaluated as a whole.
+    fn held_out(&self, name: &str, cache: &TokenCache, observer: &mut dyn Observer) -> Result<TokenStore, DataError> {
         let files = Source::find(name, observer)?.held_out();
-        Ok(self.limited(&cache.of_files(name, &files, &self.options, observer)?, None))
+        if let Some(DataFile { format: Format::Beir(split), .. }) = files.first() {
+            observer.observe(Event::Warning(format!(
+                "of {name} the split {} is evaluated over the passages that it judges; over the whole corpus mendel eval \
+                 --task beir evaluates a model",
+                split.name()
+            )));
+        }
+        cache.of_files(name, &files, &self.options, observer)
     }
 
     /// The texts of some keys, as far as the evaluated data has them as queries or positives: read again, because a
@@ -115,7 +138,10 @@ impl DataRequest<'_> {
         match self.eval_dataset.unwrap_or(self.dataset) {
             DEMO => demo::demo().held_out.into_iter().try_for_each(look)?,
             name => {
-                let files = Source::find(name, observer)?.held_out();
+                let source = Source::find(name, observer)?;
+                // Held out of the training files, where the dataset holds out none itself.
+                let of_training = self.eval_dataset.is_none() && source.evaluation.is_empty();
+                let files = if of_training { source.training } else { source.held_out() };
                 read_files(&files, "Looking up texts in", observer, &mut look)?;
             }
         }
@@ -130,6 +156,17 @@ impl DataRequest<'_> {
         let hashes: BTreeSet<u64> = chosen.iter().map(|&pair| store.query_hash(pair)).collect();
         let most = hashes.iter().nth(self.eval_queries.wrapping_sub(1)).copied().unwrap_or(u64::MAX);
         EvaluationSet::new(store, chosen.into_iter().filter(|&pair| store.query_hash(pair) <= most))
+    }
+}
+
+/// Warns of queries that are evaluated although they are trained on.
+fn warn_of_trained(training: &TokenStore, evaluated: &TokenStore, observer: &mut dyn Observer) {
+    let all: HashSet<u64> = (0..evaluated.len()).map(|pair| evaluated.query_hash(pair)).collect();
+    let trained: HashSet<u64> =
+        (0..training.len()).map(|pair| training.query_hash(pair)).filter(|hash| all.contains(hash)).collect();
+    if !trained.is_empty() {
+        let what = "queries that are evaluated are trained on too: on them a model shows what it remembers";
+        observer.observe(Event::Warning(format!("{} of {} {what}", trained.len(), all.len())));
     }
 }
 

@@ -173,6 +173,19 @@ impl Observer for Warnings {
 }
 
 #[test]
+fn a_header_of_tsv_is_no_pair_and_numbers_are_no_queries() {
+    for header in ["query\tpositive", "Question\tAnswer", "anchor\tpositive\tnegative", "query\tpassage"] {
+        let (_folder, path) = file_with("pairs.tsv", format!("{header}\n911\tthe number to call\nwho\tme\n"));
+        assert_eq!(load_default(&path).unwrap().pairs.len(), 2, "{header}");
+    }
+    for rows in ["1\t0\td1\t1\n2\t0\td2\t1\n", "score\tfirst\tsecond\n2.5\ta\tb\n3.0\tc\td\n"] {
+        let (_folder, path) = file_with("other.tsv", rows);
+        let message = load_default(&path).unwrap_err().to_string();
+        assert!(message.contains("its first column holds numbers"), "{message}");
+    }
+}
+
+#[test]
 fn a_folder_is_its_training_files_in_the_order_of_their_names() {
     let (folder, _) = file_with("b.tsv", "second\tp\n");
     fs::write(folder.path().join("a.jsonl"), r#"{"query": "first", "positive": "p"}"#).unwrap();

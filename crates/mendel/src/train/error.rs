@@ -80,6 +80,18 @@ pub enum TrainError {
         /// Each difference.
         differences: Vec<String>,
     },
+    /// Results of other settings are where a run's are to go.
+    #[error(
+        "'{}' holds what other settings have left: {}; name another --output-dir, go on with those settings and --resume, or remove it all with --overwrite",
+        folder.display(),
+        shortened(differences)
+    )]
+    OtherResults {
+        /// The output folder.
+        folder: PathBuf,
+        /// Each difference.
+        differences: Vec<String>,
+    },
     /// A checkpoint whose state cannot be read.
     #[error("checkpoint '{}' holds a state that this version cannot read: {reason}", path.display())]
     State {
@@ -148,6 +160,13 @@ pub enum TrainError {
     /// A file could not be written.
     #[error(transparent)]
     File(#[from] FileError),
+}
+
+/// The first of many differences.
+fn shortened(differences: &[String]) -> String {
+    let (shown, more) = differences.split_at(differences.len().min(3));
+    let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
+    shown.join("; ") + &more
 }
 
 impl From<mendel_engine::Error> for TrainError {

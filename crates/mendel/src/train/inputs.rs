@@ -131,6 +131,13 @@ impl Inputs {
         let device = settings.device()?;
         let (source, tokenizer, positions) = open_model(&settings.model, observer)?;
         let texts = TextEncoder::new(tokenizer, settings, positions);
+        // The default is nobody's wish.
+        if settings.max_seq_len > positions && settings.max_seq_len != Settings::default().max_seq_len {
+            let wanted = settings.max_seq_len;
+            let what =
+                format!("the model has {positions} positions: texts are cut there, not at --max-seq-len {wanted}");
+            observer.observe(Event::Warning(what));
+        }
         let cache = TokenCache { folder: settings.token_folder()?, encoder: texts };
         let split = data_request(settings).split(&cache, observer)?;
         let pairs = TrainingPairs::new(split.store, split.training, settings.hard_negatives);

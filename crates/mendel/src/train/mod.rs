@@ -20,5 +20,5 @@ pub use record::{Best, Resources, RunNumbers, RunRecord};
 pub use run::{
     PlannedRun, Resume, Run, Start, TrainedArm, Training, arm_name, clear_checkpoints, plan, total_steps, train_arm,
 };
-pub use state::{Fingerprints, Identity, Progress};
+pub use state::{Fingerprints, Identity, Progress, settings_that_differ};
 pub use trainer::{StepReport, Trainer};

@@ -48,9 +48,12 @@ pub struct Run<'a> {
 /// What of an earlier process a comparison takes up.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Resume {
-    /// Nothing; checkpoints of an earlier run in the same place are removed.
+    /// Nothing. Checkpoints of the same run are removed; what other settings have left in the same place is not touched, and
+    /// stands in the way.
     #[default]
     No,
+    /// Nothing, and whatever an earlier run has left in the same place is removed.
+    Overwrite,
     /// Each run that is finished, the others from their newest undamaged checkpoints, or from the first step.
     Newest,
     /// The run that this checkpoint is of from there, the others as with `Newest`.
@@ -134,7 +137,7 @@ pub fn plan(run: &mut Run<'_>, inputs: &Inputs, resume: &Resume) -> Result<Vec<P
         let owner = planned.iter().position(|run| state.is_of(&run.arm, &run.settings)).unwrap_or_default();
         planned[owner].start = Start::Checkpoint(checkpoint);
     }
-    if *resume != Resume::No {
+    if matches!(resume, Resume::Newest | Resume::From(_)) {
         for planned in planned.iter_mut().filter(|planned| matches!(planned.start, Start::First)) {
             planned.start = where_it_ended(planned, run.observer)?;
         }
@@ -152,6 +155,12 @@ pub fn plan(run: &mut Run<'_>, inputs: &Inputs, resume: &Resume) -> Result<Vec<P
         let folder = run.settings.output_dir.join(CHECKPOINTS);
         let what = format!("no checkpoint to resume from in {}: every arm begins at its first step", folder.display());
         run.observer.observe(Event::Warning(what));
+    }
+    let (steps, warmup) = (total_steps(run.settings, &inputs.sampler(run.settings)?), run.settings.warmup_steps);
+    if steps < warmup {
+        let reached = 100 * steps / warmup;
+        let what = format!("{steps} steps end within the warm-up of {warmup}, at {reached}% of the learning rate");
+        run.observer.observe(Event::Warning(what + ": give fewer --warmup-steps"));
     }
     Ok(planned)
 }

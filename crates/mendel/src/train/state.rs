@@ -34,19 +34,37 @@ const FREE: [&str; 10] = [
     "threads",
 ];
 
+/// Those of them that say which runs there are.
+const WHICH_RUNS: [&str; 2] = ["arms", "seeds"];
+
 /// The name of the arm among the settings that a checkpoint is of.
 const ARM: &str = "arm";
 /// Whether that arm has the genetic part.
 const GENETIC: &str = "genetic";
 const SEED: &str = "seed";
 
-/// The settings that a resumed run must share.
-fn binding(settings: &Settings, arm: &Arm) -> Map<String, Value> {
-    let plain = Settings { output_dir: Default::default(), cache_dir: None, ..arm.applied_to(settings) };
-    let mut fields = match serde_json::to_value(plain) {
+/// The settings by name, but for paths, which need not be text.
+fn fields(settings: &Settings) -> Map<String, Value> {
+    let plain = Settings { output_dir: Default::default(), cache_dir: None, ..settings.clone() };
+    match serde_json::to_value(plain) {
         Ok(Value::Object(fields)) => fields,
         _ => unreachable!("settings without a path are plain data"),
-    };
+    }
+}
+
+/// How the settings of two runs differ in what decides their results.
+pub fn settings_that_differ(then: &Settings, now: &Settings) -> Vec<String> {
+    let [then, now] = [then, now].map(|settings| {
+        let mut fields = fields(settings);
+        fields.retain(|name, _| WHICH_RUNS.contains(&name.as_str()) || !FREE.contains(&name.as_str()));
+        fields
+    });
+    differences(&then, &now)
+}
+
+/// The settings that a resumed run must share.
+fn binding(settings: &Settings, arm: &Arm) -> Map<String, Value> {
+    let mut fields = fields(&arm.applied_to(settings));
     fields.retain(|name, _| !FREE.contains(&name.as_str()));
     fields.insert(ARM.into(), arm.name.clone().into());
     fields.insert(GENETIC.into(), arm.genetic.into());
