@@ -270,8 +270,9 @@ fn a_checkpoint_that_is_not_there_is_told_and_nothing_begins_anew() {
     resume("no/such/step-000005", &["no/such/step-000005"]);
     let missing = checkpoints.join("step-000009").display().to_string();
     resume(&missing, &[&missing]);
-    resume(checkpoints.to_str().unwrap(), &["manifest.json"]);
-    resume(&out, &["manifest.json"]);
+    for other in [checkpoints.to_str().unwrap(), &out] {
+        resume(other, &[other, "no checkpoint", "step-NNNNNN", "or none to take the newest"]);
+    }
 }
 
 #[test]
@@ -299,7 +300,12 @@ fn a_run_is_not_resumed_with_other_settings_or_other_data() {
         fail(1, &[settings.as_slice(), arguments].concat(), parts);
         assert_eq!(fs::read(place.path("first/config.toml")).unwrap(), config, "{arguments:?}");
     };
-    let differences = ["of other settings", "learning-rate was 0.00002 and is 0.5", "max-steps was 1 and is 3"];
+    let differences = [
+        "of other settings",
+        "resume with what it was, or begin anew in another --output-dir",
+        "learning-rate was 0.00002 and is 0.5",
+        "max-steps was 1 and is 3",
+    ];
     resume(&["--max-steps", "3", "--learning-rate", "0.5"], &differences);
     // The gradient cache rounds differently, so that going on with it would end in other bits.
     let cached = ["--max-steps", "1", "--loss-micro-batch", "2"];

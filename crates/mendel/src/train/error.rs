@@ -71,7 +71,10 @@ pub enum TrainError {
         pairs: Vec<usize>,
     },
     /// A checkpoint or record of another run.
-    #[error("'{}' is of other {what}: {}", path.display(), differences.join("; "))]
+    #[error(
+        "'{}' is of other {what}: {}; resume with what it was, or begin anew in another --output-dir",
+        path.display(), differences.join("; ")
+    )]
     OtherRun {
         /// The checkpoint.
         path: PathBuf,
