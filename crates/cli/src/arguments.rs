@@ -76,7 +76,8 @@ pub enum Command {
 pub struct TrainingArguments {
     #[command(flatten)]
     layers: Layers,
-    /// Go on from the newest complete checkpoint, or from the one named
+    /// Go on from the newest complete checkpoint, or from the one named, with the settings that the output folder has
+    /// where nothing names a preset, settings file, model or dataset
     #[arg(long, value_name = "PATH", num_args = 0..=1)]
     pub resume: Option<Option<PathBuf>>,
     /// Load everything, run one step and one evaluation batch of every arm, write nothing
@@ -95,9 +96,16 @@ pub struct TrainingArguments {
 impl TrainingArguments {
     /// The settings in force for a comparison.
     pub fn settings(&self) -> anyhow::Result<Settings> {
-        let settings = self.layers.resolve(Table::new(), &self.flags)?;
+        let settings = self.resolve(Table::new())?;
         settings.validate()?;
         Ok(settings)
+    }
+
+    fn resolve(&self, base: Table) -> anyhow::Result<Settings> {
+        match self.resume {
+            Some(_) => self.layers.resolve_resumed(base, &self.flags),
+            None => self.layers.resolve(base, &self.flags),
+        }
     }
 
     /// Where the run begins.
@@ -111,7 +119,7 @@ impl TrainingArguments {
 
     /// The settings in force for training one arm.
     pub fn settings_of_one_arm(&self) -> anyhow::Result<Settings> {
-        let settings = self.layers.resolve(one_arm(), &self.flags)?;
+        let settings = self.resolve(one_arm())?;
         settings.validate()?;
         if settings.arms.len() > 1 {
             let arms = settings.arms.iter().map(Arm::to_string).collect::<Vec<_>>().join(", ");

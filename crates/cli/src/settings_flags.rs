@@ -3,7 +3,7 @@
 //! A flag that was not given is absent from the serialised form, so that what lies below it shows through.
 //! A command takes the groups that it uses and no others: a flag that would do nothing is an unknown flag.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::builder::RangedU64ValueParser;
 use clap::{Arg, Args, Command};
@@ -45,6 +45,16 @@ impl SettingsFlags {
     pub fn keys() -> Vec<String> {
         let command = Self::augment_args(Command::new("settings"));
         command.get_arguments().filter_map(Arg::get_long).map(String::from).collect()
+    }
+
+    /// The output folder, where a flag names one.
+    pub fn output_dir(&self) -> Option<&Path> {
+        self.training.output_dir.as_deref()
+    }
+
+    /// Whether a flag names the model or the data.
+    pub fn name_what_is_trained(&self) -> bool {
+        self.training.model.is_some() || self.data.dataset.is_some()
     }
 }
 

@@ -12,6 +12,9 @@ use toml::{Table, Value};
 use crate::failure::WrongUsage;
 use crate::settings_flags::SettingsFlags;
 
+/// What a run leaves of its settings in its output folder.
+const LEFT_BY_A_RUN: &str = "config.toml";
+
 /// The layers between the defaults and the flags.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Layers {
@@ -45,6 +48,22 @@ impl Layers {
         }
         settings.extend(flags);
         settings.try_into().context("the settings do not fit together")
+    }
+
+    /// The settings in force for a run that goes on: where neither layers nor flags say what is trained, those that the
+    /// earlier run left in its output folder are the file, so that `--resume --output-dir FOLDER` is enough.
+    ///
+    /// # Errors
+    /// As [`resolve`](Self::resolve).
+    pub fn resolve_resumed(&self, base: Table, flags: &SettingsFlags) -> anyhow::Result<Settings> {
+        let folder = flags.output_dir().map_or_else(|| Settings::default().output_dir, Path::to_path_buf);
+        let file = folder.join(LEFT_BY_A_RUN);
+        if self.preset.is_some() || self.config.is_some() || flags.name_what_is_trained() || !file.is_file() {
+            return self.resolve(base, flags);
+        }
+        let settings = Layers { preset: None, config: Some(file) }.resolve(base, flags)?;
+        // The folder may have been moved since.
+        Ok(Settings { output_dir: folder, ..settings })
     }
 }
 
@@ -158,6 +177,7 @@ fn suggestion<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Strin
 mod tests {
     use std::io::Write;
 
+    use clap::FromArgMatches;
     use mendel::attention::{Evolution, FitnessScale};
     use mendel::settings::{Loss, LrSchedule, Pooling};
     use proptest::prelude::*;
@@ -187,6 +207,25 @@ mod tests {
         assert_eq!(settings.batch_size, 16);
         assert_eq!(settings.epochs, 4);
         assert_eq!(settings.weight_decay, Settings::default().weight_decay);
+    }
+
+    #[test]
+    fn a_run_that_goes_on_has_the_settings_that_it_left_unless_something_says_what_is_trained() {
+        let folder = tempfile::tempdir().unwrap();
+        let left = Settings { batch_size: 16, epochs: 3, output_dir: "moved".into(), ..Settings::default() };
+        std::fs::write(folder.path().join(LEFT_BY_A_RUN), left.to_toml().unwrap()).unwrap();
+        let resumed = |layers: Layers, more: &[&str]| {
+            let command = SettingsFlags::augment_args(clap::Command::new("mendel"));
+            let line = ["mendel", "--output-dir", folder.path().to_str().unwrap(), "--epochs", "4"];
+            let matches = command.get_matches_from([line.as_slice(), more].concat());
+            layers.resolve_resumed(Table::new(), &SettingsFlags::from_arg_matches(&matches).unwrap()).unwrap()
+        };
+        let expected = Settings { epochs: 4, output_dir: folder.path().into(), ..left };
+        assert_eq!(resumed(Layers::default(), &[]), expected);
+        let preset = Layers { preset: Some("msmarco".into()), config: None };
+        let own = Settings { batch_size: Settings::default().batch_size, ..expected };
+        assert_eq!(resumed(preset, &[]), own);
+        assert_eq!(resumed(Layers::default(), &["--dataset", "msmarco-v2.1"]), own);
     }
 
     #[test]
