@@ -160,6 +160,11 @@ fn a_sweep_has_a_row_and_a_folder_for_each_point_and_goes_on_where_it_ended() {
     }
     // The three that were finished were taken as they were: their times too.
     assert_eq!(before[0], after[0]);
+    let heads = place.file("heads.toml", "preset = \"demo\"\n[grid]\nn-heads = [4, 3]\n");
+    let elsewhere = place.argument("elsewhere");
+    let line = ["sweep", "--config", &heads, "--output-dir", &elsewhere];
+    fail(2, &line, &["point 2 of the sweep (n-heads=3)", "n-heads = 3", "128"]);
+    assert!(!place.path("elsewhere").exists());
     let misspelt = place.file("misspelt.toml", "preset = \"demo\"\n[grid]\npopulaton-size = [1, 2]\n");
     fail(2, &["sweep", "--config", &misspelt], &["populaton-size", "population-size"]);
     let folders = place.file("folders.toml", "preset = \"demo\"\n[grid]\noutput-dir = [\"a\", \"b\"]\n");

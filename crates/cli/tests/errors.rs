@@ -202,7 +202,8 @@ fn settings_that_are_not_possible_are_wrong_usage() {
 
 #[test]
 fn heads_that_do_not_divide_are_told_with_both_numbers() {
-    train_fails(&Place::new(), 1, &["--n-kv-heads", "3"], &["n_kv_heads is 3", "n_heads 4"]);
+    train_fails(&Place::new(), 2, &["--n-kv-heads", "3"], &["n-kv-heads = 3", "query heads, 4"]);
+    train_fails(&Place::new(), 2, &["--n-heads", "3"], &["n-heads = 3", "the model's width 128"]);
 }
 
 #[test]

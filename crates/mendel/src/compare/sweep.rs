@@ -8,12 +8,12 @@ use toml::{Table, Value};
 use super::statistics::{Interval, bootstrap_interval};
 use super::{Outcome, PRIMARY, compare};
 use crate::files::write_atomically;
-use crate::progress::Event;
+use crate::progress::{Event, Observer};
 use crate::random::SplitMix64;
 use crate::report::figure::{Content, Figure, Row};
 use crate::report::table::{Table as Text, measure};
 use crate::settings::{InvalidSetting, Settings};
-use crate::train::{Resume, Run, RunRecord, TrainError};
+use crate::train::{ModelSource, Resume, Run, RunRecord, TrainError, open_model};
 
 /// Settings of the sweep as a whole.
 const SHARED: [&str; 4] = ["cache-dir", "output-dir", "preset", "threads"];
@@ -224,6 +224,7 @@ pub fn sweep(
     settings: &[Settings],
     resume: bool,
 ) -> Result<SweepOutcome, TrainError> {
+    check(points, settings, run.observer)?;
     let folder = &run.settings.output_dir;
     let mut results = Vec::new();
     for (number, (point, settings)) in (1..).zip(points.iter().zip(settings)) {
@@ -231,13 +232,32 @@ pub fn sweep(
         let begun = settings.output_dir.join("config.toml").exists();
         let from = if resume && begun { Resume::Newest } else { Resume::No };
         let mut of_point = Run { settings, observer: run.observer, interrupted: run.interrupted };
-        match compare(&mut of_point, &from)? {
+        match compare(&mut of_point, &from).map_err(in_point(number, point))? {
             Outcome::Interrupted(_) => return Ok(SweepOutcome::Interrupted),
             Outcome::Done(_) => results.extend(results_of(number, point, settings)?),
         }
     }
     write(folder, &results)?;
     Ok(SweepOutcome::Done(results))
+}
+
+/// Refuses a point whose attention its model cannot have, before the first is trained.
+fn check(points: &[Point], settings: &[Settings], observer: &mut dyn Observer) -> Result<(), TrainError> {
+    let mut opened: Option<(&str, ModelSource)> = None;
+    for (number, (point, settings)) in (1..).zip(points.iter().zip(settings)) {
+        let source = match opened.take().filter(|(model, _)| *model == settings.model) {
+            Some((_, source)) => source,
+            None => open_model(&settings.model, observer).map_err(in_point(number, point))?.0,
+        };
+        source.check(settings).map_err(in_point(number, point))?;
+        opened = Some((&settings.model, source));
+    }
+    Ok(())
+}
+
+/// An error with the point at which it came.
+fn in_point(number: usize, point: &Point) -> impl FnOnce(TrainError) -> TrainError {
+    move |error| TrainError::Point { point: number, values: label(point), source: Box::new(error) }
 }
 
 /// A point's arms, from the records of its runs.

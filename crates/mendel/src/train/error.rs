@@ -12,6 +12,7 @@ use crate::evaluate::EvaluationError;
 use crate::files::FileError;
 use crate::hub::HubError;
 use crate::report::ReportError;
+use crate::settings::InvalidSetting;
 use crate::tokenizer::TokenizerError;
 
 /// Why a training run could not start or go on.
@@ -114,6 +115,19 @@ pub enum TrainError {
         folder: PathBuf,
         /// The run.
         run: String,
+    },
+    /// A setting that the model cannot have.
+    #[error("{0}")]
+    Setting(#[source] InvalidSetting),
+    /// What went wrong at one point of a sweep.
+    #[error("point {point} of the sweep ({values}): {source}")]
+    Point {
+        /// Its number, from 1.
+        point: usize,
+        /// The values of its settings.
+        values: String,
+        /// What went wrong.
+        source: Box<TrainError>,
     },
     /// The settings cannot be written.
     #[error("the settings cannot be written to config.toml: {0}")]
