@@ -10,10 +10,14 @@ use serde::Serialize;
 use toml::{Table, Value};
 
 use crate::failure::WrongUsage;
+use crate::nearest::nearest;
 use crate::settings_flags::SettingsFlags;
 
 /// What a run leaves of its settings in its output folder.
 const LEFT_BY_A_RUN: &str = "config.toml";
+
+/// What a sweep's file has beside settings.
+const SWEPT: [&str; 2] = ["grid", "random"];
 
 /// The layers between the defaults and the flags.
 #[derive(Args, Clone, Debug, Default)]
@@ -92,7 +96,7 @@ fn preset(name: &str) -> Result<Table, WrongUsage> {
 pub fn sweep_file(path: &Path) -> Result<(Table, Table), WrongUsage> {
     let mut table = parse(path)?;
     let mut space = Table::new();
-    for part in ["grid", "random"] {
+    for part in SWEPT {
         space.extend(table.remove(part).map(|values| (part.to_owned(), values)));
     }
     let mut base = match table.remove("preset") {
@@ -112,6 +116,12 @@ pub fn check_point(path: &Path, point: &Table) -> Result<(), WrongUsage> {
 
 fn read(path: &Path) -> Result<Table, WrongUsage> {
     let table = parse(path)?;
+    if let Some(part) = SWEPT.into_iter().find(|part| table.contains_key(*part)) {
+        let file = path.display();
+        return Err(WrongUsage::new(format!(
+            "{file} has a [{part}], as a sweep's file has: mendel sweep --config {file}"
+        )));
+    }
     check(path, &table)?;
     Ok(table)
 }
@@ -165,12 +175,9 @@ fn position(text: &str, byte: usize) -> (usize, usize) {
     (line, column)
 }
 
-/// " (the nearest is '…')", for the known name that is the fewest edits away.
+/// " (the nearest is '…')", where a known name is near.
 fn suggestion<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
-    known
-        .into_iter()
-        .min_by_key(|candidate| strsim::damerau_levenshtein(name, candidate))
-        .map_or_else(String::new, |nearest| format!(" (the nearest is '{nearest}')"))
+    nearest(name, known).map_or_else(String::new, |nearest| format!(" (the nearest is '{nearest}')"))
 }
 
 #[cfg(test)]
