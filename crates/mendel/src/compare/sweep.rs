@@ -1,8 +1,10 @@
 //! A sweep: the same job with many values of some settings, a grid of them or drawn at random, a row per point.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
 use toml::{Table, Value};
 
 use super::statistics::{Interval, bootstrap_interval};
@@ -37,13 +39,13 @@ pub struct Random {
     /// Decides what is drawn.
     pub seed: u64,
     /// By setting, what is drawn from.
-    #[serde(flatten)]
-    pub of: std::collections::BTreeMap<String, Draw>,
+    #[serde(flatten, deserialize_with = "draws")]
+    pub of: BTreeMap<String, Draw>,
 }
 
 /// What a value is drawn from.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, deny_unknown_fields)]
 pub enum Draw {
     /// Any of these.
     OneOf(Vec<Value>),
@@ -57,6 +59,16 @@ pub enum Draw {
         #[serde(default)]
         log: bool,
     },
+}
+
+/// What is drawn by setting, where an error names the setting and says what is possible.
+fn draws<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, Draw>, D::Error> {
+    let values = BTreeMap::<String, Value>::deserialize(deserializer)?;
+    let draw = |(name, value): (String, Value)| match value.try_into() {
+        Ok(draw) => Ok((name, draw)),
+        Err(_) => Err(D::Error::custom(SweepError::NothingToDraw(name))),
+    };
+    values.into_iter().map(draw).collect()
 }
 
 /// A point: the values of its settings, by name.
@@ -75,7 +87,10 @@ pub enum SweepError {
     #[error("the sweep's [random] needs both points = N and settings to draw")]
     HalfRandom,
     /// A setting with nothing to draw from.
-    #[error("the sweep cannot draw {0}: give it a list of values, or low below high, both above 0 with log = true")]
+    #[error(
+        "the sweep cannot draw {0}: give it a list of values, or bounds such as {{ low = 0.1, high = 0.5 }} \
+         with low below high, both above 0 with log = true"
+    )]
     NothingToDraw(String),
     /// Nothing is swept.
     #[error("the sweep has no points: give it a [grid] of settings with lists of values, or [random] with points")]
@@ -238,6 +253,8 @@ pub fn sweep(
         }
     }
     write(folder, &results)?;
+    let [table, figure] = ["sweep.md", "sweep.svg"].map(|name| folder.join(name));
+    run.observer.observe(Event::Note(format!("table: {}, figure: {}", table.display(), figure.display())));
     Ok(SweepOutcome::Done(results))
 }
 
@@ -310,8 +327,7 @@ fn write(folder: &Path, results: &[PointResult]) -> Result<(), TrainError> {
 
 /// A row per point and arm.
 pub fn table(results: &[PointResult]) -> Text {
-    let names =
-        results.iter().flat_map(|result| result.values.keys().cloned()).collect::<std::collections::BTreeSet<_>>();
+    let names = results.iter().flat_map(|result| result.values.keys().cloned()).collect::<BTreeSet<_>>();
     let columns = ["point", "arm"].map(str::to_owned).into_iter().chain(names.iter().cloned());
     let mut table = Text::new(columns.chain(["MRR@10", "95% interval", "loss"].map(str::to_owned)));
     for result in results {
@@ -340,7 +356,7 @@ mod tests {
     fn a_grid_is_every_combination() {
         let points = points("[grid]\npopulation-size = [8, 32]\nmutation-rate = [0.0, 0.1, 0.2]\n");
         assert_eq!(points.len(), 6);
-        let labels: std::collections::BTreeSet<String> = points.iter().map(label).collect();
+        let labels: BTreeSet<String> = points.iter().map(label).collect();
         assert_eq!(labels.len(), 6);
     }
 
@@ -366,6 +382,18 @@ mod tests {
         {
             let space: Space = toml::from_str(&format!("[random]\npoints = 2\ndropout = {from}")).unwrap();
             assert!(matches!(space.points(), Err(SweepError::NothingToDraw(name)) if name == "dropout"), "{from}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_drawn_from_is_told_with_the_setting_and_what_can() {
+        for from in ["{ min = 0.1, max = 0.5 }", "{ low = 0.1, high = 0.5, lgo = true }", "0.1"] {
+            let read = toml::from_str::<Space>(&format!("[random]\npoints = 2\ndropout = {from}"));
+            let message = read.unwrap_err().message().to_owned();
+            assert!(
+                message.contains("cannot draw dropout") && message.contains("{ low = 0.1, high = 0.5 }"),
+                "{message}"
+            );
         }
     }
 
