@@ -103,7 +103,7 @@ fn the_report_made_again_is_the_same() {
         // The settings of the report name the folder as it was given.
         assert_eq!(read(name), before, "{name}");
     }
-    fail(1, &["report", &place.argument("nowhere")], &["config.toml"]);
+    fail(1, &["report", &place.argument("nowhere")], &["there is no folder", "nowhere"]);
     let record = place.path("out/runs/genetic-seed2.json");
     let whole = read_json(&record);
     let mut lacking = whole.clone();

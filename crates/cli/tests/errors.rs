@@ -41,6 +41,16 @@ fn a_folder_that_is_not_a_model_is_told_with_what_it_lacks() {
 }
 
 #[test]
+fn a_folder_with_models_below_it_is_told_with_one_of_them() {
+    let place = Place::new();
+    let model = trained_model(&place);
+    for folder in [place.argument("first"), place.argument("first/models")] {
+        let line = ["embed", "-", "--model", &folder, "--output", "vectors.npy"];
+        fail(1, &line, &["is not a model", &format!("did you mean {model}?")]);
+    }
+}
+
+#[test]
 fn a_model_name_that_is_no_folder_is_told_with_what_to_do() {
     train_fails(&Place::new(), 1, &["--model", "./no/such"], &["'./no/such'", "OWNER/NAME", "--preset demo"]);
     fail(1, &["eval", "./no/such", "--dataset", "demo"], &["'./no/such'"]);
