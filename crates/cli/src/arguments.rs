@@ -60,7 +60,7 @@ pub enum Command {
     Compare(Box<TrainingArguments>),
     /// Train one arm
     Train(Box<TrainingArguments>),
-    /// Evaluate a saved model on held-out pairs, sentence similarity or a collection in BEIR's layout
+    /// Evaluate a saved model: held-out pairs, sentence similarity, a collection as of BEIR
     Eval(EvalArguments),
     /// Turn texts into embeddings with a saved model
     Embed(EmbedArguments),

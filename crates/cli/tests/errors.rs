@@ -360,6 +360,22 @@ fn texts_that_cannot_be_embedded_are_told_and_no_file_is_written() {
 }
 
 #[test]
+fn embedding_tells_what_was_written_and_warns_where_there_is_no_text() {
+    let place = Place::new();
+    let (model, output) = (trained_model(&place), place.argument("vectors.npy"));
+    for (texts, told) in [
+        ("", "mendel: warning: "),
+        ("", "texts.txt holds no text"),
+        ("", "0 vectors of 128 numbers in "),
+        ("one\n", "1 vector of 128 numbers in "),
+    ] {
+        let run = mendel(&["embed", &place.file("texts.txt", texts), "--model", &model, "--output", &output]);
+        assert_eq!(run.status.code(), Some(0));
+        assert!(stderr(&run).contains(told), "{}", stderr(&run));
+    }
+}
+
+#[test]
 fn a_result_that_cannot_be_printed_is_a_failure() {
     let full = fs::OpenOptions::new().write(true).open("/dev/full");
     let Ok(full) = full else { return eprintln!("skipped: there is no /dev/full here") };

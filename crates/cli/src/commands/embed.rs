@@ -13,10 +13,14 @@ use mendel::saved_model::SavedModel;
 use super::{Outcome, Run};
 use crate::arguments::{EmbedArguments, EmbeddingsFormat, Side};
 
+/// What stands for standard input in the place of a file.
+const STDIN: &str = "-";
+
 /// Writes one embedding per text.
 pub fn run(arguments: &EmbedArguments, run: &mut Run<'_>) -> anyhow::Result<Outcome> {
     let model = SavedModel::load(run.settings, run.observer)?;
-    let input = arguments.texts.display();
+    let from_stdin = arguments.texts == Path::new(STDIN);
+    let input = if from_stdin { "standard input".into() } else { arguments.texts.display().to_string() };
     let texts = read(arguments).map_err(|error| anyhow!("{input}: {error}"))?;
     if texts.is_empty() {
         run.observer.observe(Event::Warning(format!("{input} holds no text: there is nothing to embed")));
@@ -49,7 +53,7 @@ pub fn run(arguments: &EmbedArguments, run: &mut Run<'_>) -> anyhow::Result<Outc
 
 fn read(arguments: &EmbedArguments) -> anyhow::Result<Vec<Named>> {
     let with_title = arguments.side == Side::Passage;
-    if arguments.texts == Path::new("-") {
+    if arguments.texts == Path::new(STDIN) {
         return Ok(read_texts(io::stdin().lock(), with_title)?);
     }
     Ok(read_texts(BufReader::new(File::open(&arguments.texts)?), with_title)?)
