@@ -7,7 +7,8 @@ mod sweep;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Arg, ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use mendel::bench::Lengths;
 use mendel::train::Resume;
 use mendel::{Arm, Settings};
@@ -19,12 +20,19 @@ pub use saved_model::{EmbedArguments, EmbeddingsFormat, EvalArguments, Side, Tas
 pub use sweep::{SweepArguments, SweepPlan};
 
 use crate::failure::WrongUsage;
+use crate::nearest::nearest;
 use crate::settings_flags::{self, AttentionFlags, GeneticFlags, MachineFlags, SettingsFlags, StepFlags};
 use crate::settings_layers::Layers;
 
+/// What the help ends with.
+const EXAMPLES: &str = "\
+Examples:
+  mendel compare --preset demo                        Built-in data and model, about a minute
+  mendel eval artefacts/models/genetic-seed42 --dataset demo";
+
 /// Train BERT dual encoders for text retrieval, with standard and with genetic attention, and compare them.
 #[derive(Parser, Debug)]
-#[command(name = "mendel", version)]
+#[command(name = "mendel", version, after_help = EXAMPLES)]
 pub struct Arguments {
     #[command(flatten)]
     pub talk: Talk,
@@ -52,11 +60,11 @@ pub enum Command {
     Compare(Box<TrainingArguments>),
     /// Train one arm
     Train(Box<TrainingArguments>),
-    /// Evaluate a saved model on held-out pairs
+    /// Evaluate a saved model: held-out pairs, sentence similarity, a collection as of BEIR
     Eval(EvalArguments),
     /// Turn texts into embeddings with a saved model
     Embed(EmbedArguments),
-    /// Look at datasets
+    /// Fetch, inspect and write datasets, and mine hard negatives
     #[command(subcommand)]
     Data(DataCommand),
     /// Measure a training step: throughput, memory, share of the machine's arithmetic used
@@ -76,14 +84,15 @@ pub enum Command {
 pub struct TrainingArguments {
     #[command(flatten)]
     layers: Layers,
-    /// Go on from the newest complete checkpoint, or from the one named
+    /// Go on from the newest complete checkpoint, or from the one named, with the settings that the output folder has
+    /// where nothing names a preset, settings file, model or dataset
     #[arg(long, value_name = "PATH", num_args = 0..=1)]
     pub resume: Option<Option<PathBuf>>,
     /// Remove what a run of other settings has left in the output folder
     #[arg(long, conflicts_with_all = ["resume", "dry_run"])]
     pub overwrite: bool,
     /// Load everything, run one step and one evaluation batch of every arm, write nothing
-    #[arg(long, conflicts_with = "resume")]
+    #[arg(long, conflicts_with_all = ["resume", "json"])]
     pub dry_run: bool,
     /// Print the result as JSON
     #[arg(long)]
@@ -98,9 +107,16 @@ pub struct TrainingArguments {
 impl TrainingArguments {
     /// The settings in force for a comparison.
     pub fn settings(&self) -> anyhow::Result<Settings> {
-        let settings = self.layers.resolve(Table::new(), &self.flags)?;
+        let settings = self.resolve(Table::new())?;
         settings.validate()?;
         Ok(settings)
+    }
+
+    fn resolve(&self, base: Table) -> anyhow::Result<Settings> {
+        match self.resume {
+            Some(_) => self.layers.resolve_resumed(base, &self.flags),
+            None => self.layers.resolve(base, &self.flags),
+        }
     }
 
     /// Where the run begins.
@@ -115,7 +131,7 @@ impl TrainingArguments {
 
     /// The settings in force for training one arm.
     pub fn settings_of_one_arm(&self) -> anyhow::Result<Settings> {
-        let settings = self.layers.resolve(one_arm(), &self.flags)?;
+        let settings = self.resolve(one_arm())?;
         settings.validate()?;
         if settings.arms.len() > 1 {
             let arms = settings.arms.iter().map(Arm::to_string).collect::<Vec<_>>().join(", ");
@@ -236,8 +252,33 @@ impl Arguments {
     /// # Errors
     /// Also for `--help` and `--version`, whose text is the error's.
     pub fn read(line: impl IntoIterator<Item = OsString>) -> Result<Arguments, clap::Error> {
-        Arguments::from_arg_matches(&command_line().try_get_matches_from(line)?)
+        let line: Vec<OsString> = line.into_iter().collect();
+        let matches = command_line().try_get_matches_from(&line).map_err(|error| with_what_was_meant(error, &line))?;
+        Arguments::from_arg_matches(&matches)
     }
+}
+
+/// Flags that other programs, or other commands of this one, know a setting by.
+const OTHER_NAMES: [(&str, &str); 4] =
+    [("arms", "attention"), ("attention", "arms"), ("lr", "learning-rate"), ("steps", "max-steps")];
+
+/// The error of an unknown flag with what was meant in the place of clap's suggestion, which may be far off.
+fn with_what_was_meant(mut error: clap::Error, line: &[OsString]) -> clap::Error {
+    let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg) else { return error };
+    let all = command_line();
+    let words = line.iter().filter_map(|word| word.to_str());
+    let command = words.fold(&all, |command, word| command.find_subcommand(word).unwrap_or(command));
+    if error.kind() != ErrorKind::UnknownArgument || command.get_name() == all.get_name() {
+        return error;
+    }
+    let name = flag.trim_start_matches('-');
+    let known: Vec<&str> = command.get_arguments().chain(all.get_arguments()).filter_map(Arg::get_long).collect();
+    let other = OTHER_NAMES.into_iter().find(|(other, flag)| *other == name && known.contains(flag));
+    match other.map(|(_, flag)| flag).or_else(|| nearest(name, known.iter().copied())) {
+        Some(meant) => error.insert(ContextKind::SuggestedArg, ContextValue::String(format!("--{meant}"))),
+        None => error.remove(ContextKind::SuggestedArg),
+    };
+    error
 }
 
 /// The derived command line with the defaults in the help, and `train`'s arms as `--attention`.

@@ -1,12 +1,13 @@
 //! What a run reports, shown on stderr: progress bars on a terminal, plain lines elsewhere. Results go to stdout.
 
+use std::fmt;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
-use mendel::progress::{Event, Observer};
+use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressState, ProgressStyle};
+use mendel::progress::{Event, Observer, counted};
 
 /// How often a bar's clock moves on while nothing is reported.
 const TICK: Duration = Duration::from_millis(500);
@@ -47,6 +48,8 @@ pub struct Display {
     stages: Vec<Stage>,
     /// The run of those that a comparison has.
     run: Option<RunInAll>,
+    /// The line of the training that was told last.
+    training: String,
     /// The last `mrr@10` of the run.
     mrr_at_10: Option<f64>,
     /// Set when there is a state that an interruption saves.
@@ -76,7 +79,7 @@ impl Display {
             (false, true) => Manner::Lines,
             (false, false) => Manner::Bars,
         };
-        Display { manner, bars, stages: Vec::new(), run: None, mrr_at_10: None, saves }
+        Display { manner, bars, stages: Vec::new(), run: None, training: String::new(), mrr_at_10: None, saves }
     }
 
     fn line(&self, line: &str) {
@@ -93,7 +96,14 @@ impl Display {
                 bar
             }
             Manner::Lines | Manner::Quiet => {
-                self.line(&stage_line(&what, unit, total));
+                let line = stage_line(&what, unit, total);
+                // A training goes on after each evaluation.
+                if unit != "steps" || self.training != line {
+                    self.line(&line);
+                }
+                if unit == "steps" {
+                    self.training = line;
+                }
                 ProgressBar::hidden()
             }
         };
@@ -139,6 +149,7 @@ impl Observer for Display {
             }
             Event::RunStarted { seed, number, of, later, .. } => {
                 self.run = Some(RunInAll { seed, number, of, later });
+                self.training.clear();
                 self.mrr_at_10 = None;
             }
             Event::Step { arm, step, total, loss, learning_rate, pairs_per_second } => {
@@ -196,7 +207,7 @@ fn state(logged: &Logged<'_>, mrr_at_10: Option<f64>, remaining: Option<Duration
 
 fn stage_line(what: &str, unit: &str, total: Option<u64>) -> String {
     match total {
-        Some(total) => format!("{what} ({total} {unit})"),
+        Some(total) => format!("{what} ({})", counted(total, unit)),
         None => what.into(),
     }
 }
@@ -209,8 +220,15 @@ fn bar(what: String, unit: &str, total: Option<u64>) -> ProgressBar {
     };
     // A unit that no template can hold costs the unit, not the run.
     let style = ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    let style = style.with_key("per_sec", per_second);
     let bar = total.map_or_else(ProgressBar::no_length, ProgressBar::new);
     bar.with_style(style).with_prefix(what)
+}
+
+/// The rate of a bar: a decimal is enough.
+fn per_second(state: &ProgressState, text: &mut dyn fmt::Write) {
+    // A bar shows the rest of its line where its rate cannot be written.
+    let _ = write!(text, "{:.1}/s", state.per_sec());
 }
 
 #[cfg(test)]
@@ -238,6 +256,7 @@ mod tests {
     #[test]
     fn a_stage_whose_total_is_unknown_is_told_without_one() {
         assert_eq!(stage_line("Tokenising", "texts", Some(12)), "Tokenising (12 texts)");
+        assert_eq!(stage_line("Tokenising", "texts", Some(1)), "Tokenising (1 text)");
         assert_eq!(stage_line("Reading pairs.tsv", "rows", None), "Reading pairs.tsv");
     }
 

@@ -71,7 +71,7 @@ pub fn report_usage(error: &clap::Error) -> ExitCode {
             ExitCode::from(WRONG_USAGE)
         }
         _ => {
-            say(&format!("mendel: {}", usage_line(&error.render().to_string())));
+            say(&format!("mendel: {}", in_words(&usage_line(&error.render().to_string()))));
             ExitCode::from(WRONG_USAGE)
         }
     }
@@ -91,6 +91,13 @@ fn usage_line(rendered: &str) -> String {
         line.push_str(part);
     }
     line
+}
+
+/// Rust's words on numbers as a user would say them.
+fn in_words(line: &str) -> String {
+    line.replace("invalid digit found in string", "it must be a whole number of 0 or more")
+        .replace("cannot parse integer from empty string", "it must be a whole number of 0 or more")
+        .replace("invalid float literal", "it must be a number")
 }
 
 #[cfg(test)]

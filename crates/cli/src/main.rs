@@ -6,6 +6,7 @@ mod display;
 mod failure;
 mod interrupt;
 mod logging;
+mod nearest;
 mod settings_flags;
 mod settings_layers;
 

@@ -3,7 +3,8 @@
 //! A flag that was not given is absent from the serialised form, so that what lies below it shows through.
 //! A command takes the groups that it uses and no others: a flag that would do nothing is an unknown flag.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use clap::builder::RangedU64ValueParser;
 use clap::{Arg, Args, Command};
@@ -45,6 +46,16 @@ impl SettingsFlags {
     pub fn keys() -> Vec<String> {
         let command = Self::augment_args(Command::new("settings"));
         command.get_arguments().filter_map(Arg::get_long).map(String::from).collect()
+    }
+
+    /// The output folder, where a flag names one.
+    pub fn output_dir(&self) -> Option<&Path> {
+        self.training.output_dir.as_deref()
+    }
+
+    /// Whether a flag names the model or the data.
+    pub fn name_what_is_trained(&self) -> bool {
+        self.training.model.is_some() || self.data.dataset.is_some()
     }
 }
 
@@ -165,7 +176,7 @@ pub struct TrainingFlags {
     #[serde(skip_serializing_if = "Option::is_none")]
     seed: Option<u64>,
     /// Train every arm once with each, with commas between; without them once with --seed
-    #[arg(long, value_name = "N,…", value_delimiter = ',', value_parser = whole_number::<u64>())]
+    #[arg(long, value_name = "N,…", value_delimiter = ',', value_parser = of_list::<u64>)]
     #[arg(conflicts_with = "seed")]
     #[serde(skip_serializing_if = "Option::is_none")]
     seeds: Option<Vec<u64>>,
@@ -208,7 +219,7 @@ pub struct StepFlags {
 #[serde(rename_all = "kebab-case")]
 pub struct AttentionFlags {
     /// What is compared: standard and genetic, either with +qk-norm, or arms that the settings define
-    #[arg(long, value_name = "ARM,…", value_delimiter = ',')]
+    #[arg(long, value_name = "ARM,…", value_delimiter = ',', value_parser = of_list::<String>)]
     #[serde(skip_serializing_if = "Option::is_none")]
     arms: Option<Vec<String>>,
     /// Query heads; without it as many as the model's configuration says
@@ -319,6 +330,11 @@ fn show_default(arg: Arg, default: &Value) -> Arg {
 /// The whole numbers that a settings file can hold.
 fn whole_number<T: TryFrom<u64> + Clone + Send + Sync + 'static>() -> RangedU64ValueParser<T> {
     RangedU64ValueParser::new().range(0..=i64::MAX as u64)
+}
+
+/// A value of a list, whose commas may have spaces after them.
+fn of_list<T: FromStr>(value: &str) -> Result<T, T::Err> {
+    value.trim().parse()
 }
 
 /// The names are serde's, so that a flag and a settings file take the same.

@@ -10,7 +10,14 @@ use serde::Serialize;
 use toml::{Table, Value};
 
 use crate::failure::WrongUsage;
+use crate::nearest::nearest;
 use crate::settings_flags::SettingsFlags;
+
+/// What a run leaves of its settings in its output folder.
+const LEFT_BY_A_RUN: &str = "config.toml";
+
+/// What a sweep's file has beside settings.
+const SWEPT: [&str; 2] = ["grid", "random"];
 
 /// The layers between the defaults and the flags.
 #[derive(Args, Clone, Debug, Default)]
@@ -46,6 +53,22 @@ impl Layers {
         settings.extend(flags);
         settings.try_into().context("the settings do not fit together")
     }
+
+    /// The settings in force for a run that goes on: where neither layers nor flags say what is trained, those that the
+    /// earlier run left in its output folder are the file, so that `--resume --output-dir FOLDER` is enough.
+    ///
+    /// # Errors
+    /// As [`resolve`](Self::resolve).
+    pub fn resolve_resumed(&self, base: Table, flags: &SettingsFlags) -> anyhow::Result<Settings> {
+        let folder = flags.output_dir().map_or_else(|| Settings::default().output_dir, Path::to_path_buf);
+        let file = folder.join(LEFT_BY_A_RUN);
+        if self.preset.is_some() || self.config.is_some() || flags.name_what_is_trained() || !file.is_file() {
+            return self.resolve(base, flags);
+        }
+        let settings = Layers { preset: None, config: Some(file) }.resolve(base, flags)?;
+        // The folder may have been moved since.
+        Ok(Settings { output_dir: folder, ..settings })
+    }
 }
 
 /// The arms that flags name: those that the layers below define under these names, else the built-in ones.
@@ -73,7 +96,7 @@ fn preset(name: &str) -> Result<Table, WrongUsage> {
 pub fn sweep_file(path: &Path) -> Result<(Table, Table), WrongUsage> {
     let mut table = parse(path)?;
     let mut space = Table::new();
-    for part in ["grid", "random"] {
+    for part in SWEPT {
         space.extend(table.remove(part).map(|values| (part.to_owned(), values)));
     }
     let mut base = match table.remove("preset") {
@@ -93,6 +116,12 @@ pub fn check_point(path: &Path, point: &Table) -> Result<(), WrongUsage> {
 
 fn read(path: &Path) -> Result<Table, WrongUsage> {
     let table = parse(path)?;
+    if let Some(part) = SWEPT.into_iter().find(|part| table.contains_key(*part)) {
+        let file = path.display();
+        return Err(WrongUsage::new(format!(
+            "{file} has a [{part}], as a sweep's file has: mendel sweep --config {file}"
+        )));
+    }
     check(path, &table)?;
     Ok(table)
 }
@@ -146,18 +175,16 @@ fn position(text: &str, byte: usize) -> (usize, usize) {
     (line, column)
 }
 
-/// " (the nearest is '…')", for the known name that is the fewest edits away.
+/// " (the nearest is '…')", where a known name is near.
 fn suggestion<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
-    known
-        .into_iter()
-        .min_by_key(|candidate| strsim::damerau_levenshtein(name, candidate))
-        .map_or_else(String::new, |nearest| format!(" (the nearest is '{nearest}')"))
+    nearest(name, known).map_or_else(String::new, |nearest| format!(" (the nearest is '{nearest}')"))
 }
 
 #[cfg(test)]
 mod tests {
     use std::io::Write;
 
+    use clap::FromArgMatches;
     use mendel::attention::{Evolution, FitnessScale};
     use mendel::settings::{Loss, LrSchedule, Pooling};
     use proptest::prelude::*;
@@ -187,6 +214,25 @@ mod tests {
         assert_eq!(settings.batch_size, 16);
         assert_eq!(settings.epochs, 4);
         assert_eq!(settings.weight_decay, Settings::default().weight_decay);
+    }
+
+    #[test]
+    fn a_run_that_goes_on_has_the_settings_that_it_left_unless_something_says_what_is_trained() {
+        let folder = tempfile::tempdir().unwrap();
+        let left = Settings { batch_size: 16, epochs: 3, output_dir: "moved".into(), ..Settings::default() };
+        std::fs::write(folder.path().join(LEFT_BY_A_RUN), left.to_toml().unwrap()).unwrap();
+        let resumed = |layers: Layers, more: &[&str]| {
+            let command = SettingsFlags::augment_args(clap::Command::new("mendel"));
+            let line = ["mendel", "--output-dir", folder.path().to_str().unwrap(), "--epochs", "4"];
+            let matches = command.get_matches_from([line.as_slice(), more].concat());
+            layers.resolve_resumed(Table::new(), &SettingsFlags::from_arg_matches(&matches).unwrap()).unwrap()
+        };
+        let expected = Settings { epochs: 4, output_dir: folder.path().into(), ..left };
+        assert_eq!(resumed(Layers::default(), &[]), expected);
+        let preset = Layers { preset: Some("msmarco".into()), config: None };
+        let own = Settings { batch_size: Settings::default().batch_size, ..expected };
+        assert_eq!(resumed(preset, &[]), own);
+        assert_eq!(resumed(Layers::default(), &["--dataset", "msmarco-v2.1"]), own);
     }
 
     #[test]

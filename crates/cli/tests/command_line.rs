@@ -58,6 +58,45 @@ fn an_unknown_flag_is_told_with_the_nearest() {
 }
 
 #[test]
+fn a_flag_that_is_called_otherwise_here_is_told_with_its_name_and_nothing_far_off_is_suggested() {
+    for (arguments, meant) in [
+        (["train", "--lr", "1"], "'--learning-rate'"),
+        (["compare", "--steps", "9"], "'--max-steps'"),
+        (["train", "--arms", "genetic"], "'--attention'"),
+        (["compare", "--attention", "genetic"], "'--arms'"),
+    ] {
+        wrong_usage(&arguments, &[meant]);
+    }
+    for arguments in [["compare", "--colour", "red"], ["embed", "--arms", "genetic"], ["eval", "--lr", "1"]] {
+        let output = mendel(&arguments);
+        assert_eq!(output.status.code(), Some(2));
+        assert!(!stderr(&output).contains("similar argument"), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn a_list_may_have_spaces_after_its_commas() {
+    let output = mendel(&["compare", "--seeds", "1, 2", "--arms", "genetic, standard", "--print-config"]);
+    assert!(stdout(&output).contains("seeds = [1, 2]"), "{}", stderr(&output));
+    assert!(stdout(&output).contains("arms = [\"genetic\", \"standard\"]"), "{}", stdout(&output));
+}
+
+#[test]
+fn what_is_no_number_is_told_with_what_it_must_be() {
+    let whole = "it must be a whole number of 0 or more";
+    wrong_usage(&["compare", "--seeds", "1-3"], &["'1-3'", "--seeds", whole]);
+    wrong_usage(&["compare", "--max-steps", "1e3"], &["'1e3'", "--max-steps", whole]);
+    wrong_usage(&["compare", "--threads", "-1"], &["'-1'", "--threads", whole]);
+    wrong_usage(&["bench", "--pairs", "few"], &["'few'", "--pairs", whole]);
+    wrong_usage(&["compare", "--learning-rate", "low"], &["'low'", "--learning-rate", "it must be a number"]);
+}
+
+#[test]
+fn a_dry_run_has_no_result_to_print_as_json() {
+    wrong_usage(&["train", "--dry-run", "--json"], &["--dry-run", "--json"]);
+}
+
+#[test]
 fn an_unknown_command_is_told_with_the_nearest() {
     wrong_usage(&["compere"], &["compere", "compare"]);
 }
@@ -67,6 +106,13 @@ fn an_unknown_key_is_told_with_its_file_and_the_nearest() {
     let folder = Place::new();
     let file = folder.file("settings.toml", "batch_size = 8\n");
     wrong_usage(&["compare", "--config", &file], &["settings.toml", "'batch_size'", "'batch-size'"]);
+}
+
+#[test]
+fn a_sweeps_file_is_told_with_the_command_that_it_is_for() {
+    let folder = Place::new();
+    let file = folder.file("sweep.toml", "preset = \"demo\"\n[grid]\nepochs = [1, 2]\n");
+    wrong_usage(&["compare", "--config", &file], &["[grid]", &format!("mendel sweep --config {file}")]);
 }
 
 #[test]

@@ -103,7 +103,7 @@ fn the_report_made_again_is_the_same() {
         // The settings of the report name the folder as it was given.
         assert_eq!(read(name), before, "{name}");
     }
-    fail(1, &["report", &place.argument("nowhere")], &["config.toml"]);
+    fail(1, &["report", &place.argument("nowhere")], &["there is no folder", "nowhere"]);
     let record = place.path("out/runs/genetic-seed2.json");
     let whole = read_json(&record);
     let mut lacking = whole.clone();
@@ -165,6 +165,11 @@ fn a_sweep_has_a_row_and_a_folder_for_each_point_and_goes_on_where_it_ended() {
     let line = ["sweep", "--config", &other, "--output-dir", &out];
     fail(1, &line, &["point-003", "mutation-rate was 0.5 and is 0.25", "--overwrite"]);
     succeed(&[line.as_slice(), &["--overwrite"]].concat());
+    let heads = place.file("heads.toml", "preset = \"demo\"\n[grid]\nn-heads = [4, 3]\n");
+    let elsewhere = place.argument("elsewhere");
+    let line = ["sweep", "--config", &heads, "--output-dir", &elsewhere];
+    fail(2, &line, &["point 2 of the sweep (n-heads=3)", "n-heads = 3", "128"]);
+    assert!(!place.path("elsewhere").exists());
     let misspelt = place.file("misspelt.toml", "preset = \"demo\"\n[grid]\npopulaton-size = [1, 2]\n");
     fail(2, &["sweep", "--config", &misspelt], &["populaton-size", "population-size"]);
     let folders = place.file("folders.toml", "preset = \"demo\"\n[grid]\noutput-dir = [\"a\", \"b\"]\n");

@@ -41,6 +41,16 @@ fn a_folder_that_is_not_a_model_is_told_with_what_it_lacks() {
 }
 
 #[test]
+fn a_folder_with_models_below_it_is_told_with_one_of_them() {
+    let place = Place::new();
+    let model = trained_model(&place);
+    for folder in [place.argument("first"), place.argument("first/models")] {
+        let line = ["embed", "-", "--model", &folder, "--output", "vectors.npy"];
+        fail(1, &line, &["is not a model", &format!("did you mean {model}?")]);
+    }
+}
+
+#[test]
 fn a_model_name_that_is_no_folder_is_told_with_what_to_do() {
     train_fails(&Place::new(), 1, &["--model", "./no/such"], &["'./no/such'", "OWNER/NAME", "--preset demo"]);
     fail(1, &["eval", "./no/such", "--dataset", "demo"], &["'./no/such'"]);
@@ -202,7 +212,8 @@ fn settings_that_are_not_possible_are_wrong_usage() {
 
 #[test]
 fn heads_that_do_not_divide_are_told_with_both_numbers() {
-    train_fails(&Place::new(), 1, &["--n-kv-heads", "3"], &["n_kv_heads is 3", "n_heads 4"]);
+    train_fails(&Place::new(), 2, &["--n-kv-heads", "3"], &["n-kv-heads = 3", "query heads, 4"]);
+    train_fails(&Place::new(), 2, &["--n-heads", "3"], &["n-heads = 3", "the model's width 128"]);
 }
 
 #[test]
@@ -270,8 +281,9 @@ fn a_checkpoint_that_is_not_there_is_told_and_nothing_begins_anew() {
     resume("no/such/step-000005", &["no/such/step-000005"]);
     let missing = checkpoints.join("step-000009").display().to_string();
     resume(&missing, &[&missing]);
-    resume(checkpoints.to_str().unwrap(), &["manifest.json"]);
-    resume(&out, &["manifest.json"]);
+    for other in [checkpoints.to_str().unwrap(), &out] {
+        resume(other, &[other, "no checkpoint", "step-NNNNNN", "or none to take the newest"]);
+    }
 }
 
 #[test]
@@ -299,7 +311,12 @@ fn a_run_is_not_resumed_with_other_settings_or_other_data() {
         fail(1, &[settings.as_slice(), arguments].concat(), parts);
         assert_eq!(fs::read(place.path("first/config.toml")).unwrap(), config, "{arguments:?}");
     };
-    let differences = ["of other settings", "learning-rate was 0.00002 and is 0.5", "max-steps was 1 and is 3"];
+    let differences = [
+        "of other settings",
+        "resume with what it was, or begin anew in another --output-dir",
+        "learning-rate was 0.00002 and is 0.5",
+        "max-steps was 1 and is 3",
+    ];
     resume(&["--max-steps", "3", "--learning-rate", "0.5"], &differences);
     // The gradient cache rounds differently, so that going on with it would end in other bits.
     let cached = ["--max-steps", "1", "--loss-micro-batch", "2"];
@@ -340,6 +357,22 @@ fn texts_that_cannot_be_embedded_are_told_and_no_file_is_written() {
     embed(&place.file("bad.txt", b"fine\n\xff\n"), &["bad.txt", "line 2"]);
     embed(&place.argument("first"), &["first"]);
     fail(2, &["embed", "-", "--model", &model, "--output", "vectors.csv"], &["vectors.csv", ".npy"]);
+}
+
+#[test]
+fn embedding_tells_what_was_written_and_warns_where_there_is_no_text() {
+    let place = Place::new();
+    let (model, output) = (trained_model(&place), place.argument("vectors.npy"));
+    for (texts, told) in [
+        ("", "mendel: warning: "),
+        ("", "texts.txt holds no text"),
+        ("", "0 vectors of 128 numbers in "),
+        ("one\n", "1 vector of 128 numbers in "),
+    ] {
+        let run = mendel(&["embed", &place.file("texts.txt", texts), "--model", &model, "--output", &output]);
+        assert_eq!(run.status.code(), Some(0));
+        assert!(stderr(&run).contains(told), "{}", stderr(&run));
+    }
 }
 
 #[test]

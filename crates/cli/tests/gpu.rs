@@ -111,7 +111,7 @@ fn the_libraries_are_also_found_where_the_environment_says() {
     let mut program = gpu.program(&["selftest", "--device", "cuda", "--only", "softmax"]);
     let output = program.env_remove("LD_LIBRARY_PATH").env("MENDEL_CUDA_LIBRARIES", &gpu.libraries).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    assert!(stdout(&output).contains("Emulated GPU in Bf16"), "{}", stdout(&output));
+    assert!(stdout(&output).contains("Emulated GPU in bf16"), "{}", stdout(&output));
 }
 
 #[test]

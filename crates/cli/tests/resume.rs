@@ -303,6 +303,15 @@ fn a_finished_run_that_is_resumed_writes_the_same_artefacts_again() {
 }
 
 #[test]
+fn a_run_is_resumed_by_its_output_folder_alone() {
+    let runs = Runs::new();
+    runs.straight("train", "straight", &GENETIC);
+    runs.killed_at(10, "genetic", "train", "killed", &GENETIC);
+    common::succeed(&["train", "--resume", "--output-dir", &runs.place.argument("killed")]);
+    runs.assert_same("straight", "killed", "genetic");
+}
+
+#[test]
 fn the_number_of_threads_changes_no_bit_and_may_differ_on_resume() {
     let runs = Runs::new();
     runs.straight("train", "one", &[GENETIC.as_slice(), &["--threads", "1"]].concat());

@@ -6,6 +6,8 @@ use safetensors::{Dtype, tensor::TensorView};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::data::beir::titled;
+use crate::data::lines::unpacked;
 use crate::dual_encoder::Embeddings;
 
 /// A text and, where the input has one, its name.
@@ -48,13 +50,15 @@ pub enum TextsError {
 struct JsonText {
     #[serde(alias = "_id")]
     id: Option<Value>,
+    #[serde(default)]
+    title: Option<String>,
     text: String,
 }
 
 /// How texts stand in lines; the first line decides.
 #[derive(Clone, Copy)]
 enum Lines {
-    /// `{"id": …, "text": …}`, the id optional and also called `_id`.
+    /// `{"id": …, "title": …, "text": …}`, the id optional and also called `_id`, the title optional.
     Json,
     /// An id, a tab, a text.
     Tsv,
@@ -62,8 +66,10 @@ enum Lines {
     Plain,
 }
 
-/// One text per line: JSON objects with `text`, `id<TAB>text`, or the text alone. Empty lines are skipped.
-pub fn read_texts(input: impl BufRead) -> Result<Vec<Named>, TextsError> {
+/// One text per line: JSON objects with `text`, `id<TAB>text`, or the text alone; plain or gzip. Empty lines are skipped.
+/// With `with_title` the `title` of a JSON object stands before its text, as in a collection in BEIR's layout.
+pub fn read_texts(input: impl BufRead, with_title: bool) -> Result<Vec<Named>, TextsError> {
+    let (input, _) = unpacked(input).map_err(|source| TextsError::Read { line: 1, source })?;
     let mut texts = Vec::new();
     let mut kind = None;
     for (index, line) in input.lines().enumerate() {
@@ -77,12 +83,12 @@ pub fn read_texts(input: impl BufRead) -> Result<Vec<Named>, TextsError> {
             () if line.contains('\t') => Lines::Tsv,
             () => Lines::Plain,
         });
-        texts.push(read_line(kind, &line, number)?);
+        texts.push(read_line(kind, &line, number, with_title)?);
     }
     Ok(texts)
 }
 
-fn read_line(kind: Lines, line: &str, number: usize) -> Result<Named, TextsError> {
+fn read_line(kind: Lines, line: &str, number: usize, with_title: bool) -> Result<Named, TextsError> {
     match kind {
         Lines::Plain => Ok(Named { id: None, text: line.to_owned() }),
         Lines::Tsv => {
@@ -90,10 +96,10 @@ fn read_line(kind: Lines, line: &str, number: usize) -> Result<Named, TextsError
             Ok(Named { id: Some(id.to_owned()), text: text.to_owned() })
         }
         Lines::Json => {
-            let JsonText { id, text } =
+            let JsonText { id, title, text } =
                 serde_json::from_str(line).map_err(|source| TextsError::Json { line: number, source })?;
             let id = id.map(|id| id.as_str().map_or_else(|| id.to_string(), str::to_owned));
-            Ok(Named { id, text })
+            Ok(Named { id, text: titled(title.filter(|_| with_title), &text) })
         }
     }
 }
@@ -146,7 +152,7 @@ mod tests {
 
     #[test]
     fn the_first_line_says_how_texts_are_written() {
-        let read = |text: &str| read_texts(text.as_bytes()).unwrap();
+        let read = |text: &str| read_texts(text.as_bytes(), true).unwrap();
         assert_eq!(read("one two\n\nthree\n"), [named(None, "one two"), named(None, "three")]);
         assert_eq!(read("a\tone\nb\ttwo\tmore\n"), [named(Some("a"), "one"), named(Some("b"), "two\tmore")]);
         let json = "{\"text\": \"x\", \"id\": 3}\n{\"_id\": \"q\", \"text\": \"y\", \"other\": []}";
@@ -154,8 +160,23 @@ mod tests {
     }
 
     #[test]
+    fn a_title_stands_before_the_text_where_it_is_wanted() {
+        let row = br#"{"_id": "d1", "title": "Cranes", "text": "They lift."}"#.as_slice();
+        assert_eq!(read_texts(row, true).unwrap(), [named(Some("d1"), "Cranes They lift.")]);
+        assert_eq!(read_texts(row, false).unwrap(), [named(Some("d1"), "They lift.")]);
+    }
+
+    #[test]
+    fn gzip_is_unpacked() {
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        gzip.write_all(b"one\ntwo\n").unwrap();
+        let bytes = gzip.finish().unwrap();
+        assert_eq!(read_texts(bytes.as_slice(), true).unwrap(), [named(None, "one"), named(None, "two")]);
+    }
+
+    #[test]
     fn a_line_that_does_not_fit_is_named() {
-        let error = |text: &[u8]| read_texts(text).unwrap_err().to_string();
+        let error = |text: &[u8]| read_texts(text, true).unwrap_err().to_string();
         assert!(error(b"{\"text\": \"x\"}\n{\"txt\": 1}").contains("line 2"));
         assert!(error(b"a\tb\nc\n").contains("line 2 has no tab"));
         assert!(error(b"ok\n\xFF\n").contains("line 2"));

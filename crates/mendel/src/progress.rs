@@ -29,6 +29,15 @@ pub enum Event<'a> {
     Note(String),
 }
 
+/// A number of `units` as one says it: "2 queries", "1 query".
+pub fn counted(number: u64, units: &str) -> String {
+    match (number, units.strip_suffix("ies"), units.strip_suffix('s')) {
+        (1, Some(unit), _) => format!("1 {unit}y"),
+        (1, None, Some(unit)) => format!("1 {unit}"),
+        _ => format!("{number} {units}"),
+    }
+}
+
 /// Shows what a run reports.
 pub trait Observer {
     /// Takes note of one event. Must return soon: the run waits for it.
@@ -40,4 +49,15 @@ pub struct Silent;
 
 impl Observer for Silent {
     fn observe(&mut self, _: Event<'_>) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_of_something_is_told_in_the_singular() {
+        assert_eq!(["queries", "texts"].map(|units| counted(1, units)), ["1 query", "1 text"]);
+        assert_eq!([0, 2].map(|number| counted(number, "queries")), ["0 queries", "2 queries"]);
+    }
 }

@@ -93,7 +93,8 @@ impl EvalArguments {
 /// What `embed` takes.
 #[derive(Args, Debug)]
 pub struct EmbedArguments {
-    /// The texts: JSONL with "text", TSV or plain lines; - reads standard input
+    /// The texts: JSONL with "text", TSV or plain lines, plain or gzip; - reads standard input. A passage of JSONL is
+    /// "title" and "text" with a space between
     #[arg(value_name = "TEXTS")]
     pub texts: PathBuf,
     /// The saved model's folder

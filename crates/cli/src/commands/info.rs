@@ -14,10 +14,7 @@ use crate::display::print_result;
 /// Prints what the machine has and what `auto` would choose.
 pub fn run(arguments: &InfoArguments) -> anyhow::Result<Outcome> {
     let device = Settings::default().device()?;
-    let precision = match device.precision() {
-        Precision::F32 => "f32",
-        Precision::Bf16 => "bf16",
-    };
+    let precision = device.precision().to_string();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let units = [Precision::F32, Precision::Bf16].map(|precision| {
         let gigaflops = (matrix_peak(precision) / 1e9).round();
@@ -40,7 +37,7 @@ pub fn run(arguments: &InfoArguments) -> anyhow::Result<Outcome> {
     }
     let mut table = Table::new(["mendel", version]);
     table.row(["device (auto)", device.kernels().name()]);
-    table.row(["precision (auto)", precision]);
+    table.row(["precision (auto)", &precision]);
     match device.gpu() {
         Some(gpu) => {
             let (major, minor) = gpu.capability;

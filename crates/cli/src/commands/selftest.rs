@@ -12,7 +12,11 @@ use crate::failure::WrongUsage;
 /// Checks the device of the settings, and prints a row for each check. Fails where one does, or where none is asked for.
 pub fn run(arguments: &SelftestArguments, run: &mut Run<'_>) -> anyhow::Result<Outcome> {
     let device = run.settings.device()?;
-    let unit = format!("{} in {:?}", device.matrix_unit(), device.precision());
+    let unit = match device.gpu() {
+        Some(gpu) => format!("{} in {}", gpu.name, device.precision()),
+        // Whose name says the precision.
+        None => device.matrix_unit(),
+    };
     let wanted = |name: &str| arguments.only.is_empty() || arguments.only.iter().any(|part| name.contains(part));
     let checks = selftest::run(&device, run.settings, arguments.steps as usize, wanted, |_| {})?;
     if checks.is_empty() {

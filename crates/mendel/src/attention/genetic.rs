@@ -68,7 +68,9 @@ impl Default for Genetic {
 impl Genetic {
     /// Refuses what cannot be, by name.
     pub fn validate(&self) -> Result<(), InvalidAttention> {
-        let out_of_range = |name, value: String, allowed| Err(InvalidAttention::OutOfRange { name, value, allowed });
+        let out_of_range = |name, value: String, allowed: &str| {
+            Err(InvalidAttention::OutOfRange { name, value, allowed: allowed.into() })
+        };
         for (name, rate) in [("mutation_rate", self.mutation_rate), ("crossover_rate", self.crossover_rate)] {
             if !(0.0..=1.0).contains(&rate) {
                 return out_of_range(name, rate.to_string(), "between 0 and 1");

@@ -53,7 +53,7 @@ pub enum InvalidAttention {
         /// What it is.
         value: String,
         /// What it may be.
-        allowed: &'static str,
+        allowed: String,
     },
     /// Numbers that do not fit each other.
     #[error("{0}")]
@@ -69,20 +69,20 @@ impl AttentionConfig {
     /// Refuses what cannot be, by name.
     pub fn validate(&self) -> Result<(), InvalidAttention> {
         let AttentionConfig { hidden_size, n_heads, n_kv_heads, .. } = *self;
+        let out_of_range = |name, value: String, allowed| Err(InvalidAttention::OutOfRange { name, value, allowed });
         if n_heads == 0 || n_heads > 256 || !hidden_size.is_multiple_of(n_heads) {
-            let what = format!("n_heads is {n_heads}: it must divide hidden_size {hidden_size}, and be at most 256");
-            return Err(InvalidAttention::Mismatch(what));
+            let allowed = format!("a divisor of the model's width {hidden_size}, and at most 256");
+            return out_of_range("n_heads", n_heads.to_string(), allowed);
         }
         if n_kv_heads == 0 || !n_heads.is_multiple_of(n_kv_heads) {
-            let what = format!("n_kv_heads is {n_kv_heads}: it must divide n_heads {n_heads}");
-            return Err(InvalidAttention::Mismatch(what));
+            let allowed = format!("a divisor of the number of query heads, {n_heads}");
+            return out_of_range("n_kv_heads", n_kv_heads.to_string(), allowed);
         }
-        let out_of_range = |name, value: String, allowed| Err(InvalidAttention::OutOfRange { name, value, allowed });
         if self.in_proj_dim == Some(0) {
-            return out_of_range("in_proj_dim", "0".into(), "at least 1");
+            return out_of_range("in_proj_dim", "0".into(), "at least 1".into());
         }
         if !(0.0..1.0).contains(&self.dropout) {
-            return out_of_range("dropout", self.dropout.to_string(), "at least 0 and below 1");
+            return out_of_range("dropout", self.dropout.to_string(), "at least 0 and below 1".into());
         }
         let Some(genetic) = &self.genetic else { return Ok(()) };
         genetic.validate()?;

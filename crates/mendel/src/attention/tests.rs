@@ -506,10 +506,13 @@ fn what_an_attention_module_cannot_be_is_refused_by_name() {
     };
     let causal = refusal(|config| config.causal = true);
     assert!(causal.contains("causal") && causal.contains("num_generations to 0 (it is 5)"), "{causal}");
-    assert_eq!(refusal(|c| c.n_heads = 3), "n_heads is 3: it must divide hidden_size 16, and be at most 256");
+    assert_eq!(
+        refusal(|c| c.n_heads = 3),
+        "n_heads is 3: it must be a divisor of the model's width 16, and at most 256"
+    );
     assert!(refusal(|c| c.n_heads = 0).starts_with("n_heads is 0"));
-    assert_eq!(refusal(|c| c.n_kv_heads = 3), "n_kv_heads is 3: it must divide n_heads 4");
-    assert_eq!(refusal(|c| c.n_kv_heads = 8), "n_kv_heads is 8: it must divide n_heads 4");
+    assert_eq!(refusal(|c| c.n_kv_heads = 3), "n_kv_heads is 3: it must be a divisor of the number of query heads, 4");
+    assert_eq!(refusal(|c| c.n_kv_heads = 8), "n_kv_heads is 8: it must be a divisor of the number of query heads, 4");
     assert!(refusal(|c| c.n_kv_heads = 0).starts_with("n_kv_heads is 0"));
     assert_eq!(refusal(|c| c.in_proj_dim = Some(0)), "in_proj_dim is 0: it must be at least 1");
     assert_eq!(refusal(|c| c.dropout = 1.0), "dropout is 1: it must be at least 0 and below 1");

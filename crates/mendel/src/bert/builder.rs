@@ -157,16 +157,28 @@ impl BertBuilder {
         self.change(Change::Dropout(probability))
     }
 
+    fn base(&self) -> Result<BertConfig, ModelError> {
+        match &self.folder {
+            Some(folder) => BertConfig::load(folder),
+            None => Ok(self.config.clone().unwrap_or_default()),
+        }
+    }
+
+    /// The configuration that the model will have; no weights are read.
+    ///
+    /// # Errors
+    /// Where the folder has none, or the encoder cannot be so.
+    pub fn configuration(&self) -> Result<BertConfig, ModelError> {
+        let mut config = self.base()?;
+        self.changes.iter().for_each(|change| change.apply(&mut config));
+        config.validate()?;
+        Ok(config)
+    }
+
     /// The model. A folder's tensors must be those that its own configuration declares; tensors that only the
     /// changes ask for are drawn, and one that the changes give another shape is an error that names both shapes.
     pub fn build(self) -> Result<BertModel, ModelError> {
-        let base = match &self.folder {
-            Some(folder) => BertConfig::load(folder)?,
-            None => self.config.clone().unwrap_or_default(),
-        };
-        let mut config = base.clone();
-        self.changes.iter().for_each(|change| change.apply(&mut config));
-        config.validate()?;
+        let (base, config) = (self.base()?, self.configuration()?);
         let parameters = match self.folder.as_deref().filter(|_| !self.from_scratch) {
             Some(folder) => self.load(folder, &base, &config)?,
             None => draw_all(&config, self.seed, &self.device),

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use mendel_engine::{Device, Parameters, Tensor};
 use safetensors::{Dtype, SafeTensors, View};
@@ -118,9 +118,16 @@ pub(super) fn read_parameters(
 pub(super) fn read(folder: &Path, name: &'static str) -> Result<Vec<u8>, ModelError> {
     let path = folder.join(name);
     if !path.is_file() {
-        return Err(ModelError::NotAModel { folder: folder.into(), missing: name });
+        return Err(ModelError::NotAModel { folder: folder.into(), missing: name, meant: model_below(folder) });
     }
     fs::read(&path).map_err(|source| ModelError::Read { path, source })
+}
+
+/// The first model of those in a folder, or in `models/` there.
+fn model_below(folder: &Path) -> Option<PathBuf> {
+    let models = [folder.join("models"), folder.into()];
+    let folders = models.iter().filter_map(|models| fs::read_dir(models).ok()).flatten().flatten();
+    folders.map(|entry| entry.path()).filter(|path| path.join(CONFIG_FILE).is_file()).min()
 }
 
 impl BertConfig {

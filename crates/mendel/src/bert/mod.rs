@@ -21,13 +21,16 @@ use crate::files::FileError;
 pub enum ModelError {
     /// A folder without what makes it a model.
     #[error(
-        "{folder} is not a model: it has no {missing} (a model folder holds config.json, model.safetensors and tokenizer.json or vocab.txt)"
+        "{folder} is not a model: it has no {missing} (a model folder holds config.json, model.safetensors and tokenizer.json or vocab.txt){}",
+        meant.as_ref().map_or(String::new(), |model| format!("; did you mean {}?", model.display()))
     )]
     NotAModel {
         /// The folder.
         folder: PathBuf,
         /// The file that is not there.
         missing: &'static str,
+        /// A model below it, as in the output folder of a run.
+        meant: Option<PathBuf>,
     },
     /// A file that could not be written.
     #[error(transparent)]

@@ -251,7 +251,7 @@ fn a_configuration_that_the_encoder_does_not_have_is_refused_by_field() {
         ("hidden_act", json!("gelu_new"), "hidden_act is gelu_new, but this encoder supports gelu"),
         ("position_embedding_type", json!("relative_key"), "position_embedding_type is relative_key"),
         ("model_type", json!("roberta"), "model_type is roberta, but this encoder supports bert"),
-        ("num_attention_heads", json!(3), "n_heads is 3: it must divide hidden_size 8"),
+        ("num_attention_heads", json!(3), "n_heads is 3: it must be a divisor of the model's width 8"),
         ("num_attention_heads", json!(0), "n_heads is 0"),
         ("num_hidden_layers", json!(0), "num_hidden_layers is 0"),
         ("num_hidden_layers", json!(257), "num_hidden_layers is 257"),

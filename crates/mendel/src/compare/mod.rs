@@ -104,10 +104,13 @@ pub fn compare(run: &mut Run<'_>, resume: &Resume) -> Result<Outcome, TrainError
     let comparison = Comparison::new(arms, &by_arm, measured);
     comparison.arms.iter().try_for_each(|arm| artefacts.arm(arm))?;
     artefacts.comparison(&comparison)?;
-    if !comparison.differences.is_empty() {
-        Report::new(settings, &comparison)?.write(&settings.output_dir)?;
+    let folder = &settings.output_dir;
+    if comparison.differences.is_empty() {
+        run.observer.observe(Event::Note(format!("artefacts in {}", folder.display())));
+    } else {
+        Report::new(settings, &comparison)?.write(folder)?;
+        run.observer.observe(Event::Note(format!("report: {}", folder.join("report.html").display())));
     }
-    run.observer.observe(Event::Note(format!("artefacts in {}", settings.output_dir.display())));
     Ok(Outcome::Done(Box::new(comparison)))
 }
 

@@ -1,19 +1,21 @@
 //! A sweep: the same job with many values of some settings, a grid of them or drawn at random, a row per point.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
 use toml::{Table, Value};
 
 use super::statistics::{Interval, bootstrap_interval};
 use super::{Artefacts, Outcome, PRIMARY, compare};
 use crate::files::write_atomically;
-use crate::progress::Event;
+use crate::progress::{Event, Observer};
 use crate::random::SplitMix64;
 use crate::report::figure::{Content, Figure, Row};
 use crate::report::table::{Table as Text, measure};
 use crate::settings::{InvalidSetting, Settings};
-use crate::train::{Resume, Run, RunRecord, TrainError};
+use crate::train::{ModelSource, Resume, Run, RunRecord, TrainError, open_model};
 
 /// Settings of the sweep as a whole.
 const SHARED: [&str; 4] = ["cache-dir", "output-dir", "preset", "threads"];
@@ -37,13 +39,13 @@ pub struct Random {
     /// Decides what is drawn.
     pub seed: u64,
     /// By setting, what is drawn from.
-    #[serde(flatten)]
-    pub of: std::collections::BTreeMap<String, Draw>,
+    #[serde(flatten, deserialize_with = "draws")]
+    pub of: BTreeMap<String, Draw>,
 }
 
 /// What a value is drawn from.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, deny_unknown_fields)]
 pub enum Draw {
     /// Any of these.
     OneOf(Vec<Value>),
@@ -57,6 +59,16 @@ pub enum Draw {
         #[serde(default)]
         log: bool,
     },
+}
+
+/// What is drawn by setting, where an error names the setting and says what is possible.
+fn draws<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, Draw>, D::Error> {
+    let values = BTreeMap::<String, Value>::deserialize(deserializer)?;
+    let draw = |(name, value): (String, Value)| match value.try_into() {
+        Ok(draw) => Ok((name, draw)),
+        Err(_) => Err(D::Error::custom(SweepError::NothingToDraw(name))),
+    };
+    values.into_iter().map(draw).collect()
 }
 
 /// A point: the values of its settings, by name.
@@ -75,7 +87,10 @@ pub enum SweepError {
     #[error("the sweep's [random] needs both points = N and settings to draw")]
     HalfRandom,
     /// A setting with nothing to draw from.
-    #[error("the sweep cannot draw {0}: give it a list of values, or low below high, both above 0 with log = true")]
+    #[error(
+        "the sweep cannot draw {0}: give it a list of values, or bounds such as {{ low = 0.1, high = 0.5 }} \
+         with low below high, both above 0 with log = true"
+    )]
     NothingToDraw(String),
     /// Nothing is swept.
     #[error("the sweep has no points: give it a [grid] of settings with lists of values, or [random] with points")]
@@ -224,6 +239,7 @@ pub fn sweep(
     settings: &[Settings],
     resume: &Resume,
 ) -> Result<SweepOutcome, TrainError> {
+    check(points, settings, run.observer)?;
     if *resume == Resume::No {
         settings.iter().try_for_each(|settings| Artefacts::new(settings).ensure_own(settings))?;
     }
@@ -234,13 +250,34 @@ pub fn sweep(
         let begun = settings.output_dir.join("config.toml").exists();
         let from = if *resume == Resume::Newest && !begun { &Resume::No } else { resume };
         let mut of_point = Run { settings, observer: run.observer, interrupted: run.interrupted };
-        match compare(&mut of_point, from)? {
+        match compare(&mut of_point, from).map_err(in_point(number, point))? {
             Outcome::Interrupted(_) => return Ok(SweepOutcome::Interrupted),
             Outcome::Done(_) => results.extend(results_of(number, point, settings)?),
         }
     }
     write(folder, &results)?;
+    let [table, figure] = ["sweep.md", "sweep.svg"].map(|name| folder.join(name));
+    run.observer.observe(Event::Note(format!("table: {}, figure: {}", table.display(), figure.display())));
     Ok(SweepOutcome::Done(results))
+}
+
+/// Refuses a point whose attention its model cannot have, before the first is trained.
+fn check(points: &[Point], settings: &[Settings], observer: &mut dyn Observer) -> Result<(), TrainError> {
+    let mut opened: Option<(&str, ModelSource)> = None;
+    for (number, (point, settings)) in (1..).zip(points.iter().zip(settings)) {
+        let source = match opened.take().filter(|(model, _)| *model == settings.model) {
+            Some((_, source)) => source,
+            None => open_model(&settings.model, observer).map_err(in_point(number, point))?.0,
+        };
+        source.check(settings).map_err(in_point(number, point))?;
+        opened = Some((&settings.model, source));
+    }
+    Ok(())
+}
+
+/// An error with the point at which it came.
+fn in_point(number: usize, point: &Point) -> impl FnOnce(TrainError) -> TrainError {
+    move |error| TrainError::Point { point: number, values: label(point), source: Box::new(error) }
 }
 
 /// A point's arms, from the records of its runs.
@@ -293,8 +330,7 @@ fn write(folder: &Path, results: &[PointResult]) -> Result<(), TrainError> {
 
 /// A row per point and arm.
 pub fn table(results: &[PointResult]) -> Text {
-    let names =
-        results.iter().flat_map(|result| result.values.keys().cloned()).collect::<std::collections::BTreeSet<_>>();
+    let names = results.iter().flat_map(|result| result.values.keys().cloned()).collect::<BTreeSet<_>>();
     let columns = ["point", "arm"].map(str::to_owned).into_iter().chain(names.iter().cloned());
     let mut table = Text::new(columns.chain(["MRR@10", "95% interval", "loss"].map(str::to_owned)));
     for result in results {
@@ -323,7 +359,7 @@ mod tests {
     fn a_grid_is_every_combination() {
         let points = points("[grid]\npopulation-size = [8, 32]\nmutation-rate = [0.0, 0.1, 0.2]\n");
         assert_eq!(points.len(), 6);
-        let labels: std::collections::BTreeSet<String> = points.iter().map(label).collect();
+        let labels: BTreeSet<String> = points.iter().map(label).collect();
         assert_eq!(labels.len(), 6);
     }
 
@@ -349,6 +385,18 @@ mod tests {
         {
             let space: Space = toml::from_str(&format!("[random]\npoints = 2\ndropout = {from}")).unwrap();
             assert!(matches!(space.points(), Err(SweepError::NothingToDraw(name)) if name == "dropout"), "{from}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_drawn_from_is_told_with_the_setting_and_what_can() {
+        for from in ["{ min = 0.1, max = 0.5 }", "{ low = 0.1, high = 0.5, lgo = true }", "0.1"] {
+            let read = toml::from_str::<Space>(&format!("[random]\npoints = 2\ndropout = {from}"));
+            let message = read.unwrap_err().message().to_owned();
+            assert!(
+                message.contains("cannot draw dropout") && message.contains("{ low = 0.1, high = 0.5 }"),
+                "{message}"
+            );
         }
     }
 

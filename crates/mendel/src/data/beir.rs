@@ -248,11 +248,15 @@ pub(super) fn parse_row(row: &[u8], with_title: bool) -> Result<Document, String
         Value::Number(id) => id.to_string(),
         other => return Err(format!("its _id is {other}, not a text")),
     };
-    let text = match title.filter(|_| with_title) {
+    Ok(Document { id, text: titled(title.filter(|_| with_title), &text) })
+}
+
+/// Title and text, as BEIR puts them together for dense retrieval: with a space between, none around.
+pub(crate) fn titled(title: Option<String>, text: &str) -> String {
+    match title {
         Some(title) => format!("{title} {text}").trim().to_owned(),
         None => text.trim().to_owned(),
-    };
-    Ok(Document { id, text })
+    }
 }
 
 /// The file of a split's judgements.

@@ -31,11 +31,17 @@ pub(super) struct Content {
 /// Opens a plain or gzip file.
 pub(super) fn open(path: &Path) -> Result<Content, DataError> {
     let read_error = |source| DataError::Read { path: path.to_path_buf(), source };
-    let mut file = BufReader::with_capacity(1 << 18, File::open(path).map_err(read_error)?);
-    let gzip = file.fill_buf().map_err(read_error)?.starts_with(&GZIP_MAGIC);
-    let reader: Box<dyn BufRead> =
-        if gzip { Box::new(BufReader::with_capacity(1 << 18, MultiGzDecoder::new(file))) } else { Box::new(file) };
+    let file = BufReader::with_capacity(1 << 18, File::open(path).map_err(read_error)?);
+    let (reader, gzip) = unpacked(file).map_err(read_error)?;
     Ok(Content { reader, gzip })
+}
+
+/// What a reader gives, unpacked where it starts as gzip does, and whether it does.
+pub(crate) fn unpacked<'a>(mut input: impl BufRead + 'a) -> io::Result<(Box<dyn BufRead + 'a>, bool)> {
+    let gzip = input.fill_buf()?.starts_with(&GZIP_MAGIC);
+    let reader: Box<dyn BufRead + 'a> =
+        if gzip { Box::new(BufReader::with_capacity(1 << 18, MultiGzDecoder::new(input))) } else { Box::new(input) };
+    Ok((reader, gzip))
 }
 
 /// Reads a file line by line.

@@ -7,7 +7,7 @@ mod error;
 mod fingerprint;
 mod format;
 mod inspect;
-mod lines;
+pub(crate) mod lines;
 mod load;
 pub mod mine;
 mod msmarco;

@@ -9,7 +9,7 @@ use super::load::{DEMO, read_files};
 use super::source::{DataFile, Source};
 use super::tokens::{Text, TokenCache, TokenStore};
 use super::{DataError, LoadOptions, Pair, demo};
-use crate::progress::{Event, Observer};
+use crate::progress::{Event, Observer, counted};
 use crate::texts::TextEncoder;
 
 /// One query in so many is held out.
@@ -77,11 +77,11 @@ impl DataRequest<'_> {
             }
         };
         observer.observe(Event::Note(format!(
-            "{} training pairs ({}); {} queries over {} passages to evaluate",
-            training.len(),
+            "{} ({}); {} over {} to evaluate",
+            counted(training.len() as u64, "training pairs"),
             store.report.reasons(),
-            evaluation.queries.len(),
-            evaluation.passages.len(),
+            counted(evaluation.queries.len() as u64, "queries"),
+            counted(evaluation.passages.len() as u64, "passages"),
         )));
         Ok(Split { store: store.into(), training, evaluation })
     }

@@ -83,6 +83,18 @@ pub enum InvalidSetting {
     NothingToContrast,
 }
 
+/// A parameter of the attention is a setting of the same name.
+impl From<InvalidAttention> for InvalidSetting {
+    fn from(invalid: InvalidAttention) -> Self {
+        match invalid {
+            InvalidAttention::OutOfRange { name, value, allowed } => {
+                InvalidSetting::OutOfRange { setting: name.replace('_', "-"), value, allowed }
+            }
+            other => InvalidSetting::Attention(other),
+        }
+    }
+}
+
 impl Settings {
     /// Whether a training run can work with these settings: [`validate_values`](Self::validate_values),
     /// and every query has a passage to be told apart from its own.
@@ -159,12 +171,7 @@ impl Settings {
         if let Some(width) = self.in_proj_dim {
             at_least("in-proj-dim", width, 1)?;
         }
-        self.genetic.validate().map_err(|invalid| match invalid {
-            InvalidAttention::OutOfRange { name, value, allowed } => {
-                InvalidSetting::OutOfRange { setting: name.replace('_', "-"), value, allowed: allowed.into() }
-            }
-            other => InvalidSetting::Attention(other),
-        })
+        Ok(self.genetic.validate()?)
     }
 
     fn validate_arms(&self) -> Result<(), InvalidSetting> {

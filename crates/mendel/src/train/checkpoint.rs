@@ -80,6 +80,13 @@ pub enum CheckpointError {
     /// There is nothing at the path given.
     #[error("there is no checkpoint '{}'; name an existing step folder, or none to take the newest", path.display())]
     Missing { path: PathBuf },
+    /// What is at the path given was never a checkpoint, such as the output folder.
+    #[error(
+        "'{}' is no checkpoint, which is a folder step-NNNNNN below the output folder's checkpoints/; \
+         name such a folder, or none to take the newest",
+        path.display()
+    )]
+    NotACheckpoint { path: PathBuf },
     /// The checkpoint at the path given cannot be used.
     #[error("{0}; name another step folder, or none to take the newest undamaged one")]
     Damaged(#[from] Damaged),
@@ -372,6 +379,9 @@ impl Checkpoint {
             return Err(CheckpointError::Missing { path });
         }
         let step = path.file_name().and_then(|name| step_of(name.to_str()?));
+        if step.is_none() && !path.join(MANIFEST).exists() {
+            return Err(CheckpointError::NotACheckpoint { path });
+        }
         Ok(Checkpoint::verify(path, step)?)
     }
 

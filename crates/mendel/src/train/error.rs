@@ -12,6 +12,7 @@ use crate::evaluate::EvaluationError;
 use crate::files::FileError;
 use crate::hub::HubError;
 use crate::report::ReportError;
+use crate::settings::InvalidSetting;
 use crate::tokenizer::TokenizerError;
 
 /// Why a training run could not start or go on.
@@ -71,7 +72,10 @@ pub enum TrainError {
         pairs: Vec<usize>,
     },
     /// A checkpoint or record of another run.
-    #[error("'{}' is of other {what}: {}", path.display(), differences.join("; "))]
+    #[error(
+        "'{}' is of other {what}: {}; resume with what it was, or begin anew in another --output-dir",
+        path.display(), differences.join("; ")
+    )]
     OtherRun {
         /// The checkpoint.
         path: PathBuf,
@@ -123,6 +127,19 @@ pub enum TrainError {
         folder: PathBuf,
         /// The run.
         run: String,
+    },
+    /// A setting that the model cannot have.
+    #[error("{0}")]
+    Setting(#[source] InvalidSetting),
+    /// What went wrong at one point of a sweep.
+    #[error("point {point} of the sweep ({values}): {source}")]
+    Point {
+        /// Its number, from 1.
+        point: usize,
+        /// The values of its settings.
+        values: String,
+        /// What went wrong.
+        source: Box<TrainError>,
     },
     /// The settings cannot be written.
     #[error("the settings cannot be written to config.toml: {0}")]

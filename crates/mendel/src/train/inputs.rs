@@ -9,7 +9,7 @@ use super::batch::TrainingPairs;
 use super::error::TrainError;
 use super::state::Fingerprints;
 use crate::arm::Arm;
-use crate::bert::{BertConfig, BertModel};
+use crate::bert::{BertBuilder, BertConfig, BertModel, ModelError};
 use crate::data::demo::demo_tokenizer;
 use crate::data::{DataRequest, LoadOptions, Sampler, TokenCache};
 use crate::dual_encoder::DualEncoder;
@@ -82,8 +82,18 @@ pub fn open_model(model: &str, observer: &mut dyn Observer) -> Result<(ModelSour
 impl ModelSource {
     /// The model with an arm's attention.
     pub fn build(&self, settings: &Settings, arm: &Arm, device: &Device) -> Result<BertModel, TrainError> {
+        self.builder(settings, arm).device(device).build().map_err(of_settings)
+    }
+
+    /// Refuses settings that give an arm an attention that the model cannot have. Reads no weights.
+    pub fn check(&self, settings: &Settings) -> Result<(), TrainError> {
+        let check = |arm: &Arm| self.builder(settings, arm).configuration().map(drop).map_err(of_settings);
+        settings.arms.iter().try_for_each(check)
+    }
+
+    fn builder(&self, settings: &Settings, arm: &Arm) -> BertBuilder {
         let settings = &arm.applied_to(settings);
-        let mut builder = BertModel::builder().device(device).seed(settings.seed).from_scratch(settings.from_scratch);
+        let mut builder = BertModel::builder().seed(settings.seed).from_scratch(settings.from_scratch);
         builder = match self {
             ModelSource::DemoTiny(config) => builder.config((**config).clone()),
             ModelSource::Folder(folder) => builder.folder(folder),
@@ -110,7 +120,15 @@ impl ModelSource {
         if settings.causal {
             builder = builder.causal();
         }
-        Ok(builder.build()?)
+        builder
+    }
+}
+
+/// The model's own attention was found good when it was opened: what is wrong with that of an arm is in the settings.
+fn of_settings(error: ModelError) -> TrainError {
+    match error {
+        ModelError::Attention(invalid) => TrainError::Setting(invalid.into()),
+        other => other.into(),
     }
 }
 
@@ -130,6 +148,7 @@ impl Inputs {
         // First of all: a GPU that is not there is told at once, and one that is compiles its kernels meanwhile.
         let device = settings.device()?;
         let (source, tokenizer, positions) = open_model(&settings.model, observer)?;
+        source.check(settings)?;
         let texts = TextEncoder::new(tokenizer, settings, positions);
         // The default is nobody's wish.
         if settings.max_seq_len > positions && settings.max_seq_len != Settings::default().max_seq_len {

@@ -23,7 +23,7 @@ use crate::dual_encoder::DualEncoder;
 use crate::evaluate::Evaluation;
 use crate::layers::Batch;
 use crate::memory;
-use crate::progress::{Event, Observer};
+use crate::progress::{Event, Observer, counted};
 use crate::settings::Settings;
 
 /// The final loss is the mean over the last epoch's last part of this size.
@@ -185,7 +185,8 @@ fn store(settings: &Settings, arm: &Arm) -> CheckpointStore {
 pub fn clear_checkpoints(settings: &Settings, arm: &Arm, observer: &mut dyn Observer) -> Result<(), TrainError> {
     let removed = store(settings, arm).clear()?;
     if removed > 0 {
-        let what = format!("{removed} checkpoints of an earlier run of {} are removed", arm_name(arm, settings));
+        let (checkpoints, name) = (counted(removed as u64, "checkpoints"), arm_name(arm, settings));
+        let what = format!("{checkpoints} of an earlier run of {name} removed");
         observer.observe(Event::Warning(what));
     }
     Ok(())
