@@ -13,7 +13,7 @@ fn most_spilled(program: Program) -> u32 {
     use Program::{Attention32, Attention64, AttentionGradient32, AttentionGradient64, LayerNorm};
     match program {
         LayerNorm | Attention32 | Attention64 => 0,
-        AttentionGradient32 | AttentionGradient64 => 32,
+        AttentionGradient32 | AttentionGradient64 => 40,
         _ => 64,
     }
 }

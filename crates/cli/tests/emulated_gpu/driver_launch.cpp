@@ -142,6 +142,20 @@ API int cuLaunchKernel(void* handle, unsigned grid_x, unsigned grid_y, unsigned 
     return SUCCESS;
 }
 
+// What a launch is made of, as the driver takes it. Attributes may let kernels overlap; here none does.
+struct LaunchConfig {
+    unsigned grid[3], block[3], dynamic_shared;
+    void* stream;
+    void* attributes;
+    unsigned attribute_count;
+};
+
+API int cuLaunchKernelEx(const LaunchConfig* config, void* handle, void** arguments, void** extra) {
+    const auto& [grid, block, dynamic_shared, stream, attributes, attribute_count] = *config;
+    return cuLaunchKernel(handle, grid[0], grid[1], grid[2], block[0], block[1], block[2], dynamic_shared, stream,
+                          arguments, extra);
+}
+
 // ---- for the emulated cuBLASLt ----
 
 API int emulated_on_device(const void* address, std::size_t bytes) { return on_device(address, bytes); }

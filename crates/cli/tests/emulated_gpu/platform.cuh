@@ -55,3 +55,8 @@ template <int N>
 __forceinline__ void cp_async_wait() {
     emulated_self->runtime->wait_copies(emulated_self, N);
 }
+
+// Here kernels run one after the other.
+__forceinline__ void let_next_begin() {}
+
+__forceinline__ void wait_for_kernel_before() {}

@@ -11,8 +11,10 @@ struct Modulation {
     float scale;
 };
 
+// The fitness may be what the kernel before makes, beside which this one begins.
 __device__ void forward(
-    Heads q, Heads k, Heads v, const uint4* tiles, int heads, int group, bool causal, Dropout dropout, Masks masks, Modulation modulation, bf16* out, int out_stride, float* lse) {
+    Heads q, Heads k, Heads v, const uint4* tiles, int heads, int group, bool causal, Dropout dropout, Masks masks,
+    Modulation modulation, bf16* out, int out_stride, float* lse) {
     __shared__ Tile keys[2], values[2];
     Tile& queries = keys[1];
     const auto [tile, head] = RowAndHead(heads);
@@ -21,6 +23,7 @@ __device__ void forward(
     const int first = work.first, row = first + lane / 4;
     const int blocks = (work.length + 3) / 4;
     const Stream stream = stream_of(dropout.site, work.id, head, 0);
+    u32* const bits = masks.piece(work, head, first, 0);
     u32 query[D / 16][4];
     // The largest score of each of two rows, and the sum of what it makes of the others.
     float sums[D / 8][4] = {}, largest[2] = {-1e30f, -1e30f}, total[2] = {};
@@ -71,7 +74,7 @@ __device__ void forward(
                     if (dropout.threshold) {
                         const int at = begin + 16 * piece + 8 * eight;
                         const Mask mask(stream, dropout.threshold, first, at, blocks);
-                        mask.store(masks.piece(work, head, first, at));
+                        mask.store(bits + at / 8 * 4);
                         mask.apply(p);
                     }
                 }
@@ -79,6 +82,7 @@ __device__ void forward(
             }
         }
     }
+    wait_for_kernel_before();
     if (work.idle()) return;
     float factors[D / 8][2];
     modulation_of(modulation.fitness, modulation.columns, modulation.scale, work.sequence, kv_head, factors);

@@ -185,9 +185,9 @@ struct Masks {
 
     // Begins to copy those of a tile, each warp the ones of 16 queries; of a sequence alone, those of its 16 keys.
     __device__ __forceinline__ void fetch(u32 (&to)[OF_TILE], const Work& work, int head, int query, int key) const {
-        const int own = 16 * warp_of(), first = query + own - work.part;
-        if (words && first < work.length && lane_of() < min(TILE / 8, pieces(work) - key / 8))
-            cp_async_16(&to[place(own, work.part + 8 * lane_of())], piece(work, head, first, key + 8 * lane_of()), true);
+        const int own = 16 * warp_of(), first = query + own - work.part, at = key / 8 + lane_of();
+        if (words && first < work.length && lane_of() < TILE / 8 && at < pieces(work))
+            cp_async_16(&to[place(own, work.part + 8 * lane_of())], piece(work, head, first, 8 * at), true);
     }
 };
 

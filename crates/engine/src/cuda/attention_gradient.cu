@@ -59,6 +59,7 @@ __device__ __forceinline__ void sum_by_gene(
 __device__ void gradient_of_fitness(
     const float* sums, const float* gamma, const float* inverse, const u32* begins, int sequences, int kv_heads, int group,
     float* gradient) {
+    let_next_begin();
     const int warp = blockIdx.x * WARPS + warp_of(), sequence = warp / kv_heads, kv_head = warp % kv_heads;
     if (sequence >= sequences) return;
     const int begin = begins[sequence], parts = (begins[sequence + 1] - begin + 15) / 16, width = kv_heads * group * D;
@@ -268,6 +269,7 @@ __device__ void gradient_in_keys(
     // Asked for again rather than held in registers; with what else comes from memory, before the wait.
     modulation_of(fitness.gamma, fitness.columns, fitness.scale, work.sequence, kv_head, factors);
     float means[D / 8][2];
+    wait_for_kernel_before();
     modulation_of(dmeans, fitness.columns, ancestry ? 1.0f : 1.0f / work.length, work.sequence, kv_head, means);
     arrive();
     if (!work.idle()) {

@@ -3,6 +3,7 @@
 
 use std::cell::Cell;
 use std::ffi::c_void;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cudarc::driver::result;
@@ -43,6 +44,8 @@ pub struct Context {
     staging: Staging,
     programs: Programs,
     products: Products,
+    /// Whether the last thing in the main stream is a kernel that lets the next begin beside it.
+    yields: AtomicBool,
     /// The first failure that nobody has been told yet.
     failure: Mutex<Option<CudaError>>,
 }
@@ -112,6 +115,9 @@ macro_rules! arguments {
 }
 pub(super) use arguments;
 
+/// The compute capability from which kernels overlap.
+const OVERLAPPING: (i32, i32) = (9, 0);
+
 /// Of the main stream; the driver takes the nearest that it has.
 const HIGHEST_PRIORITY: i32 = -5;
 
@@ -140,8 +146,10 @@ impl Context {
             .calling("cuStreamCreateWithPriority")?;
         let aside = Aside::new()?;
         let (arena, staging) = (Arena::default(), Staging::default());
-        let (products, failure) = (Products::new()?, Mutex::default());
-        Ok(Arc::new(Context { device, context, stream, aside, info, arena, staging, programs, products, failure }))
+        let (products, failure, yields) = (Products::new()?, Mutex::default(), AtomicBool::default());
+        let context =
+            Context { device, context, stream, aside, info, arena, staging, programs, products, yields, failure };
+        Ok(Arc::new(context))
     }
 
     /// What the GPU is.
@@ -158,7 +166,9 @@ impl Context {
         &self.products
     }
 
+    /// The main stream, for something to be put into it.
     pub(super) fn stream(&self) -> CUstream {
+        self.yields.store(false, Ordering::Relaxed);
         self.stream
     }
 
@@ -196,7 +206,7 @@ impl Context {
     /// Waits for all work, and tells what has failed since the last call. After a lack of memory the device goes on.
     pub fn check(&self) -> CudaResult<()> {
         self.enter();
-        self.keep(self.aside.wait_for_all(self.stream));
+        self.keep(self.aside.wait_for_all(self.stream()));
         // SAFETY: the stream lives as long as `self`.
         self.keep(unsafe { result::stream::synchronize(self.stream) }.calling("cuStreamSynchronize"));
         match self.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
@@ -207,24 +217,57 @@ impl Context {
 
     /// Puts a kernel into the main stream.
     pub fn launch(&self, program: Program, kernel: &str, grid: Grid, arguments: &mut [u64]) {
-        self.launch_in(self.stream, program, kernel, grid, arguments);
+        self.launch_in(self.stream(), program, kernel, grid, arguments);
+    }
+
+    /// Puts a kernel into the main stream that lets the next one begin beside it (`let_next_begin`). Memory that it works
+    /// on is not to be given up before that one is launched, which may be given it.
+    pub fn launch_yielding(&self, program: Program, kernel: &str, grid: Grid, arguments: &mut [u64]) {
+        self.launch(program, kernel, grid, arguments);
+        self.yields.store(self.info.capability >= OVERLAPPING, Ordering::Relaxed);
+    }
+
+    /// Puts a kernel into the main stream that may begin beside the one before if that lets it: it waits
+    /// (`wait_for_kernel_before`) before it reads what that one writes, and before it ends.
+    pub fn launch_overlapping(&self, program: Program, kernel: &str, grid: Grid, arguments: &mut [u64]) {
+        let overlaps = self.yields.swap(false, Ordering::Relaxed);
+        self.put(self.stream, overlaps, program, kernel, grid, arguments);
     }
 
     /// Puts a kernel into that stream.
     pub fn launch_in(&self, stream: CUstream, program: Program, kernel: &str, grid: Grid, arguments: &mut [u64]) {
+        self.put(stream, false, program, kernel, grid, arguments);
+    }
+
+    fn put(&self, stream: CUstream, overlaps: bool, program: Program, kernel: &str, grid: Grid, arguments: &mut [u64]) {
         if self.has_failed() || grid.blocks.contains(&0) {
             return;
         }
         self.enter();
         let Some(function) = self.keep(self.programs.function(program, kernel, grid.shared)) else { return };
         let mut pointers: Vec<*mut c_void> = arguments.iter_mut().map(|bits| std::ptr::from_mut(bits).cast()).collect();
+        let mut attribute = sys::CUlaunchAttribute {
+            id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+            pad: [0; 4],
+            value: sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
+        };
         let [x, y, z] = grid.blocks.map(|blocks| blocks as u32);
+        let config = sys::CUlaunchConfig {
+            gridDimX: x,
+            gridDimY: y,
+            gridDimZ: z,
+            blockDimX: grid.threads as u32,
+            blockDimY: 1,
+            blockDimZ: 1,
+            sharedMemBytes: grid.shared as u32,
+            hStream: stream,
+            attrs: &mut attribute,
+            numAttrs: u32::from(overlaps),
+        };
         // SAFETY: the callers in this folder give each kernel what it takes, and arrays outlive the stream's work on
         // them because their memory is handed out again in the stream's order only.
-        let launched = unsafe {
-            let (threads, shared) = ((grid.threads as u32, 1, 1), grid.shared as u32);
-            result::launch_kernel(function, (x, y, z), threads, shared, stream, &mut pointers)
-        };
+        let launched =
+            unsafe { sys::cuLaunchKernelEx(&config, function, pointers.as_mut_ptr(), std::ptr::null_mut()).result() };
         self.keep(launched.calling(kernel));
     }
 
@@ -234,7 +277,7 @@ impl Context {
             return;
         }
         self.enter();
-        self.keep(self.staging.upload(bytes, to, self.stream));
+        self.keep(self.staging.upload(bytes, to, self.stream()));
     }
 
     /// Waits for all work before, and copies to the host. What a failed device has is not copied.
@@ -245,7 +288,8 @@ impl Context {
         self.enter();
         // SAFETY: the caller's array holds as many bytes; the stream is waited for before the borrow ends.
         let copied = unsafe {
-            result::memcpy_dtoh_async(bytes, from, self.stream).and_then(|()| result::stream::synchronize(self.stream))
+            result::memcpy_dtoh_async(bytes, from, self.stream())
+                .and_then(|()| result::stream::synchronize(self.stream))
         };
         self.keep(copied.calling("cuMemcpyDtoHAsync"));
     }
@@ -258,7 +302,7 @@ impl Context {
         self.enter();
         if rows == 1 || strides == [width; 2] {
             // SAFETY: memory of both arrays covers what is named.
-            let copied = unsafe { result::memcpy_dtod_async(to, from, width * rows, self.stream) };
+            let copied = unsafe { result::memcpy_dtod_async(to, from, width * rows, self.stream()) };
             self.keep(copied.calling("cuMemcpyDtoDAsync"));
             return;
         }
@@ -282,7 +326,7 @@ impl Context {
             Height: rows,
         };
         // SAFETY: memory of both arrays covers what is named.
-        let copied = unsafe { sys::cuMemcpy2DAsync_v2(&copy, self.stream).result() };
+        let copied = unsafe { sys::cuMemcpy2DAsync_v2(&copy, self.stream()).result() };
         self.keep(copied.calling("cuMemcpy2DAsync"));
     }
 
@@ -293,17 +337,17 @@ impl Context {
         }
         self.enter();
         // SAFETY: the caller's array holds as many words.
-        let filled = unsafe { sys::cuMemsetD32Async(to, word, words, self.stream).result() };
+        let filled = unsafe { sys::cuMemsetD32Async(to, word, words, self.stream()).result() };
         self.keep(filled.calling("cuMemsetD32Async"));
     }
 
     /// A mark in the stream behind all work so far, for [`Mark::seconds_since`].
     pub fn mark(self: &Arc<Self>) -> Option<Mark> {
         self.enter();
-        self.keep(self.aside.wait_for_all(self.stream));
+        self.keep(self.aside.wait_for_all(self.stream()));
         let event = self.keep(result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT).calling("cuEventCreate"))?;
         // SAFETY: both handles are alive.
-        self.keep(unsafe { result::event::record(event, self.stream) }.calling("cuEventRecord"))?;
+        self.keep(unsafe { result::event::record(event, self.stream()) }.calling("cuEventRecord"))?;
         Some(Mark { context: self.clone(), event })
     }
 }

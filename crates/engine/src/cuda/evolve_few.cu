@@ -220,6 +220,7 @@ __device__ void sampled_of_few(
     Rates rates, A* ancestry, float* fitness, float* inverse) {
     DYNAMIC_SHARED(u32, now);
     __shared__ Selection selection;
+    let_next_begin();
     const auto [sequence, head] = RowAndHead(heads);
     const u32 begin = begins[sequence], id = ids[sequence];
     const int first = threadIdx.x % FOURS * 4;

@@ -65,6 +65,7 @@ __device__ void fitness_of_warps(
     float* inverse) {
     constexpr int LANES = D / 8, AT_ONCE = WARP / LANES;
     __shared__ __align__(16) float partial[THREADS / WARP][D];
+    let_next_begin();
     const int place = (blockIdx.x * (THREADS / WARP) + warp_of()) / warps, warp = warp_of() % warps;
     const int sequence = place / heads, head = place % heads, eight = lane_of() % LANES * 8;
     const u32 begin = sequence < sequences ? begins[sequence] : 0, end = sequence < sequences ? begins[sequence + 1] : 0;
@@ -204,13 +205,13 @@ __device__ void gradient_of(
     }                                                                                                                \
     extern "C" __global__ void __launch_bounds__(THREADS) gene_fitness_##kind(                                       \
         const T* values, int stride, const A* ancestry, const u32* begins, int head_dim, int heads, int causal,      \
-        float* fitness, float* inverse) {                                                                                            \
-        fitness_of(Population<T, A>(values, stride, ancestry, begins, head_dim, heads), causal, fitness, inverse);          \
+        float* fitness, float* inverse) {                                                                            \
+        fitness_of(Population<T, A>(values, stride, ancestry, begins, head_dim, heads), causal, fitness, inverse);   \
     }                                                                                                                \
     extern "C" __global__ void __launch_bounds__(THREADS) gene_fitness_gradient_##kind(                              \
         const T* values, int stride, const A* ancestry, const u32* begins, int head_dim, int heads, int causal,      \
         const float* fitness, const float* inverse, const float* dfitness, T* dvalues, int dstride, int add) {       \
-        const Population<T, A> population(values, stride, ancestry, begins, head_dim, heads);                            \
+        const Population<T, A> population(values, stride, ancestry, begins, head_dim, heads);                        \
         gradient_of(population, causal, fitness, inverse, dfitness, dvalues, dstride, add);                          \
     }
 GENE_FITNESS(f32_f32, float, float)

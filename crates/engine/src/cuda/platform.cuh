@@ -1,4 +1,5 @@
-// What is not plain CUDA C++: 16-bit numbers, matrix instructions, asynchronous copies. Everything of the kind is here.
+// What is not plain CUDA C++: 16-bit numbers, matrix instructions, asynchronous copies, kernels that overlap. Everything of
+// the kind is here.
 #pragma once
 
 typedef unsigned int u32;
@@ -97,4 +98,18 @@ __device__ __forceinline__ void cp_async_commit() {
 template <int N>
 __device__ __forceinline__ void cp_async_wait() {
     asm volatile("cp.async.wait_group %0;" : : "n"(N) : "memory");
+}
+
+// Lets the next kernel begin, where it was launched to begin beside this one, once all blocks of this one have come here.
+__device__ __forceinline__ void let_next_begin() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+// Waits until the kernel is done beside which this one has begun. What that one writes may be read from here on only.
+__device__ __forceinline__ void wait_for_kernel_before() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
 }
