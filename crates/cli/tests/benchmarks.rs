@@ -164,6 +164,7 @@ fn what_a_collection_is_tested_with_is_not_trained_on_and_not_evaluated_without_
     let train = ["train", "--model", "demo-tiny", "--max-steps", "1", "--batch-size", "4", "--output-dir", &out];
     fail(1, &[train.as_slice(), &["--dataset", &beir]].concat(), &["no qrels/train.tsv", "--task beir"]);
     fail(2, &["eval", &model, "--dataset", &beir], &["BEIR's layout", "--task beir"]);
+    fail(2, &["eval", &model, "--task", "beir"], &["msmarco-v2.1", "--dataset"]);
     let evaluated = ["--dataset", &place.pairs(), "--eval-dataset", &beir];
     let output = mendel(&[train.as_slice(), &evaluated].concat());
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
@@ -215,6 +216,9 @@ fn a_run_of_pairs_can_be_written() {
     succeed(&["eval", &model, "--dataset", &place.pairs(), "--run-file", &run]);
     // 64 queries against 128 passages.
     assert_eq!(fs::read_to_string(run).unwrap().lines().count(), 64 * 128);
+    let judged = fs::read_to_string(place.path("pairs.qrels")).unwrap();
+    assert_eq!(judged.lines().count(), 64);
+    assert_eq!(judged.lines().next(), Some("q0 0 p0 1"));
 }
 
 /// What the reference implementation scores (benches/peers/retrieval_scores.py).

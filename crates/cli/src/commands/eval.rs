@@ -8,7 +8,7 @@ use mendel::data::beir::{Collection, is_collection};
 use mendel::data::sts::sentence_pairs;
 use mendel::evaluate::collection::{Figures, Retrieved, by_bm25, by_model};
 use mendel::evaluate::sts::{Similarity, similarity};
-use mendel::evaluate::{Evaluation, Evaluator, write_run};
+use mendel::evaluate::{Evaluation, Evaluator, write_qrels, write_run};
 use mendel::files::{check_writable, write_atomically};
 use mendel::report::table::{Table, measure};
 use mendel::saved_model::SavedModel;
@@ -85,7 +85,9 @@ fn pairs(model: &SavedModel, arguments: &EvalArguments, run: &mut Run<'_>) -> an
     let evaluator = Evaluator { set, batch_size: settings.batch_size, temperature: settings.temperature };
     let evaluation = evaluator.evaluate(&model.encoder, run.observer)?;
     if let Some(path) = &arguments.run_file {
-        write_run(path, RUN_TAG, &evaluator.set.query_ids, &evaluation.rankings)?;
+        let set = &evaluator.set;
+        write_run(path, RUN_TAG, &set.query_ids, &evaluation.rankings)?;
+        write_qrels(path, &set.query_ids, &set.passage_ids, &set.relevant)?;
     }
     let (queries, passages) = (evaluator.set.queries.len(), evaluator.set.passages.len());
     let result = json!({
@@ -121,6 +123,10 @@ fn sts(model: &SavedModel, run: &mut Run<'_>) -> anyhow::Result<(Value, Table)> 
 /// A collection in BEIR's layout, with BM25 beside the model.
 fn beir(model: &SavedModel, arguments: &EvalArguments, run: &mut Run<'_>) -> anyhow::Result<(Value, Table)> {
     let folder = Path::new(&run.settings.dataset);
+    if !folder.exists() {
+        let what = format!("--task beir is of a collection's folder: there is none '{}'", folder.display());
+        return Err(WrongUsage::new(what + ", name one with --dataset").into());
+    }
     let split = arguments.split.as_deref().unwrap_or("test");
     let collection = Collection::open(folder, split, run.observer)?;
     let level = arguments.relevance_level.unwrap_or(1);

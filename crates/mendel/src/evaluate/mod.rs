@@ -12,4 +12,4 @@ pub mod sts;
 pub use embedding_quality::EmbeddingQuality;
 pub use metrics::Measures;
 pub use retrieval::{Evaluation, EvaluationError, Evaluator, Measured};
-pub use run_file::{RunFileError, write_run};
+pub use run_file::{RunFileError, write_qrels, write_run};

@@ -36,6 +36,24 @@ pub fn write_run(path: &Path, tag: &str, query_ids: &[String], rankings: &Rankin
     Ok(write_atomically(path, &bytes)?)
 }
 
+/// Writes what is relevant beside a run, as `run.qrels`: a line `query 0 document 1` for each, by which trec_eval measures
+/// the run. `relevant` has each query's documents by their places in `ids`.
+///
+/// # Errors
+/// Where the file cannot be written.
+pub fn write_qrels(
+    run: &Path,
+    query_ids: &[String],
+    ids: &[String],
+    relevant: &[Vec<usize>],
+) -> Result<(), RunFileError> {
+    let of_query = |(query, places): (&String, &Vec<usize>)| {
+        places.iter().map(|&place| format!("{query} 0 {} 1\n", ids[place])).collect::<String>()
+    };
+    let text: String = query_ids.iter().zip(relevant).map(of_query).collect();
+    Ok(write_atomically(&run.with_extension("qrels"), text.as_bytes())?)
+}
+
 fn lines(output: &mut Vec<u8>, tag: &str, query_ids: &[String], rankings: &Rankings) -> io::Result<()> {
     let mut output = BufWriter::new(output);
     for (query, ranking) in query_ids.iter().zip(&rankings.of_query) {

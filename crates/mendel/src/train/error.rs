@@ -61,7 +61,7 @@ pub enum TrainError {
     },
     /// The loss, a gradient or a weight is not finite.
     #[error(
-        "step {step}: the {what} is not finite (training pairs {pairs:?}); train again with a lower --learning-rate, more --warmup-steps or a lower --max-grad-norm, in another --output-dir to keep this run's checkpoints"
+        "step {step}: the {what} is not finite; train again with a lower --learning-rate, more --warmup-steps or a lower --max-grad-norm, in another --output-dir to keep this run's checkpoints (training pairs {pairs:?})"
     )]
     NotFinite {
         /// The step, from 1.
