@@ -90,6 +90,17 @@ impl Device {
         }
     }
 
+    /// Tells what is known to have failed, and waits for nothing: of work whose results have been read it is all.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check).
+    pub fn tell(&self) -> Result<()> {
+        match &self.memory {
+            Memory::Host(_) => Ok(()),
+            Memory::Cuda(context) => Ok(context.tell()?),
+        }
+    }
+
     /// What the GPU is, if it is one.
     pub fn gpu(&self) -> Option<&GpuInfo> {
         match &self.memory {

@@ -125,11 +125,17 @@ impl<T: Element> Array<T> {
 
     /// An array of the same shape, device and precision with unspecified contents.
     pub fn empty_like(&self) -> Self {
+        self.room()()
+    }
+
+    /// [`Array::empty_like`] for later, without the array.
+    pub(crate) fn room(&self) -> impl Fn() -> Self + use<T> {
         let kind = match &self.storage {
             Storage::Host(_) => T::KIND,
             Storage::Cuda(slice, _) => slice.kind(),
         };
-        Array::of_kind(&self.device, &self.shape, kind)
+        let (device, shape) = (self.device.clone(), self.shape.clone());
+        move || Array::of_kind(&device, &shape, kind)
     }
 
     /// The same data under another shape of as many elements.

@@ -7,6 +7,7 @@ use super::context::{Context, Grid, arguments};
 use super::programs::Program::AdamW as Kernels;
 use super::slice::Slice;
 use super::weights::Weights;
+use crate::device::Device;
 use crate::kernels::{AdamWUpdate, Updated};
 use crate::optim::AdamW;
 use crate::tensor::{Ids, Tensor};
@@ -17,7 +18,7 @@ const PART: usize = 4096;
 
 /// What the kernels read of tensors: a row of numbers for the first part of each, one for the lengths, and then
 /// whatever rows a kernel wants. Gives it on the device, and how many parts there are.
-fn table(lens: &[usize], rows: &[Vec<u64>], device: &crate::Device) -> (Ids, usize) {
+fn table(lens: &[usize], rows: &[Vec<u64>], device: &Device) -> (Ids, usize) {
     let mut parts = 0;
     let first = lens.iter().map(|len| {
         let first = parts as u64;
@@ -67,26 +68,37 @@ pub fn adamw(
         Entry { len: parameter.len(), numbers, written: written.collect(), gradient }
     };
     let entries: Vec<Entry> = tensors.into_iter().zip(rounded).map(entry).collect();
-    let share = entries.iter().map(|entry| entry.len).sum::<usize>().div_ceil(GROUPS);
+    let share = entries.iter().map(|entry| entry.len).sum::<usize>().div_ceil(GROUPS).max(1);
     let mut before = 0;
     let groups = entries.chunk_by(|entry, _| {
         let group = before / share;
         before += entry.len;
         group == before / share
     });
-    groups.for_each(|group| update_aside(context, options, &update, group));
+    // All tables first: where there is no memory for one of them, nothing is updated.
+    let tables: Vec<_> = groups.map(|group| (group, table_of(group, update.norm.device()))).collect();
+    tables.into_iter().for_each(|(group, table)| update_aside(context, options, &update, group, table));
 }
 
-fn update_aside(context: &Context, options: &AdamW, update: &AdamWUpdate<'_>, entries: &[Entry]) {
+fn table_of(entries: &[Entry], device: &Device) -> (Ids, usize) {
     let lens: Vec<usize> = entries.iter().map(|entry| entry.len).collect();
     let rows = [0, 1, 2, 3, 4, 5].map(|row: usize| entries.iter().map(|entry| entry.numbers[row]).collect());
-    let (table, parts) = table(&lens, &rows, update.norm.device());
+    table(&lens, &rows, device)
+}
+
+fn update_aside(
+    context: &Context,
+    options: &AdamW,
+    update: &AdamWUpdate<'_>,
+    entries: &[Entry],
+    (table, parts): (Ids, usize),
+) {
     let step = update.step as f64;
     let size = (update.learning_rate / (1.0 - options.beta1.powf(step))) as f32;
     let deviation = (1.0 / (1.0 - options.beta2.powf(step)).sqrt()) as f32;
     let (beta1, beta2, epsilon) = (options.beta1 as f32, options.beta2 as f32, options.epsilon as f32);
     let [norm, loss] = [update.norm, update.loss].map(|x| x.slice().address());
-    let (max_norm, count) = (update.max_norm as f32, lens.len() as i32);
+    let (max_norm, count) = (update.max_norm as f32, entries.len() as i32);
     #[rustfmt::skip]
     let arguments =
         arguments![table.slice().address(), count, beta1, beta2, size, deviation, epsilon, max_norm, norm, loss];

@@ -139,7 +139,11 @@ impl Block {
         if context.arena().would_be_a_peak(bytes) {
             context.keep(context.aside().wait_for_all(context.stream()));
         }
-        let (address, size) = context.arena().take(bytes).unwrap_or_else(|error| {
+        let taken = context.arena().take(bytes).or_else(|_| {
+            context.keep(context.aside().wait_for_all(context.stream()));
+            context.arena().take(bytes)
+        });
+        let (address, size) = taken.unwrap_or_else(|error| {
             context.fail(error);
             (0, 0)
         });
@@ -148,9 +152,11 @@ impl Block {
 
     /// The first byte. Whatever runs aside and writes here is waited for.
     pub fn address(&self) -> CUdeviceptr {
-        let job = self.aside.swap(0, Ordering::Relaxed);
+        let job = self.aside.load(Ordering::Relaxed);
         if job > 0 {
             self.context.keep(self.context.aside().wait(self.context.stream(), job));
+            // Another thread may have begun another job.
+            let _ = self.aside.compare_exchange(job, 0, Ordering::Relaxed, Ordering::Relaxed);
         }
         self.address
     }
@@ -174,6 +180,7 @@ impl Block {
 impl Drop for Block {
     fn drop(&mut self) {
         if self.size > 0 {
+            self.context.no_overlap();
             self.context.arena().give_back(self.address, self.size);
         }
     }

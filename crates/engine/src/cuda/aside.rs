@@ -62,7 +62,7 @@ impl Aside {
     }
 
     /// Runs `work` in this stream, behind everything that is in the main stream now. It reads `reads` and writes
-    /// `writes`, which from then on knows that it is written here.
+    /// `writes`, which from then on knows that it is written here. The work asks for no memory and no address: it has them.
     pub fn run(
         &self,
         main: CUstream,

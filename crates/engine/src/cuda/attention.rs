@@ -122,7 +122,7 @@ pub fn forward(
             q, q_stride, k, k_stride, v, v_stride, tiles, n_heads, group, causal, *s0, *s1, *s2, *s3, *threshold,
             *kept, bits, bit_words, fitness, fitness_columns, scale, to, to_stride, lse
         ];
-        context.launch_overlapping(call.program(), "attention", call.by_tile(options.n_heads), arguments);
+        context.launch_overlapping(call.program(), "attention", call.by_tile(options.n_heads), arguments, fitness);
         return saved;
     }
     let (owners, tokens) = (sequences.owners().slice().address(), sequences.tokens() as i32);
@@ -231,12 +231,8 @@ impl Call<'_> {
             #[rustfmt::skip]
             let arguments =
                 arguments![of_genes, fitness, inverse, begins, count as i32, kv_heads as i32, group, in_fitness];
-            context.launch_yielding(
-                program,
-                "gradient_in_fitness",
-                Grid::each(32 * count * kv_heads, THREADS),
-                arguments,
-            );
+            let grid = Grid::each(32 * count * kv_heads, THREADS);
+            context.launch_yielding(program, "gradient_in_fitness", grid, arguments, in_fitness);
         }
         #[rustfmt::skip]
         let arguments = arguments![
@@ -244,7 +240,8 @@ impl Call<'_> {
             tiles, n_heads, group, causal, kept, fitness, fitness_columns, scale, dmeans, ancestry,
             dk, dk_stride, dk_sums, dv, dv_stride, dv_sums, width
         ];
-        context.launch_overlapping(program, "attention_gradient_in_keys", self.by_tile(options.n_kv_heads), arguments);
+        let grid = self.by_tile(options.n_kv_heads);
+        context.launch_overlapping(program, "attention_gradient_in_keys", grid, arguments, in_fitness);
         outputs.into_iter().zip(of_rows).for_each(|(output, sums)| partial_sums::keep(output, sums));
     }
 

@@ -3,7 +3,7 @@
 
 use std::cell::Cell;
 use std::ffi::c_void;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cudarc::driver::result;
@@ -44,8 +44,8 @@ pub struct Context {
     staging: Staging,
     programs: Programs,
     products: Products,
-    /// Whether the last thing in the main stream is a kernel that lets the next begin beside it.
-    yields: AtomicBool,
+    /// What the last thing in the main stream writes, if that is a kernel that lets the next begin beside it; 0 otherwise.
+    yields: AtomicU64,
     /// The first failure that nobody has been told yet.
     failure: Mutex<Option<CudaError>>,
 }
@@ -146,7 +146,7 @@ impl Context {
             .calling("cuStreamCreateWithPriority")?;
         let aside = Aside::new()?;
         let (arena, staging) = (Arena::default(), Staging::default());
-        let (products, failure, yields) = (Products::new()?, Mutex::default(), AtomicBool::default());
+        let (products, failure, yields) = (Products::new()?, Mutex::default(), AtomicU64::default());
         let context =
             Context { device, context, stream, aside, info, arena, staging, programs, products, yields, failure };
         Ok(Arc::new(context))
@@ -168,8 +168,13 @@ impl Context {
 
     /// The main stream, for something to be put into it.
     pub(super) fn stream(&self) -> CUstream {
-        self.yields.store(false, Ordering::Relaxed);
+        self.no_overlap();
         self.stream
+    }
+
+    /// Lets the next kernel wait for the one before, whatever that allows: memory has been given up between them.
+    pub(super) fn no_overlap(&self) {
+        self.yields.store(0, Ordering::Relaxed);
     }
 
     pub(super) fn aside(&self) -> &Aside {
@@ -209,6 +214,11 @@ impl Context {
         self.keep(self.aside.wait_for_all(self.stream()));
         // SAFETY: the stream lives as long as `self`.
         self.keep(unsafe { result::stream::synchronize(self.stream) }.calling("cuStreamSynchronize"));
+        self.tell()
+    }
+
+    /// Tells what is known to have failed since the last call, and waits for nothing.
+    pub fn tell(&self) -> CudaResult<()> {
         match self.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
             None => Ok(()),
             Some(error) => Err(error),
@@ -220,18 +230,33 @@ impl Context {
         self.launch_in(self.stream(), program, kernel, grid, arguments);
     }
 
-    /// Puts a kernel into the main stream that lets the next one begin beside it (`let_next_begin`). Memory that it works
-    /// on is not to be given up before that one is launched, which may be given it.
-    pub fn launch_yielding(&self, program: Program, kernel: &str, grid: Grid, arguments: &mut [u64]) {
-        self.launch(program, kernel, grid, arguments);
-        self.yields.store(self.info.capability >= OVERLAPPING, Ordering::Relaxed);
+    /// Puts a kernel into the main stream that lets one begin beside it (`let_next_begin`) which is launched next and
+    /// reads what is written to `gives`.
+    pub fn launch_yielding(
+        &self,
+        program: Program,
+        kernel: &str,
+        grid: Grid,
+        arguments: &mut [u64],
+        gives: CUdeviceptr,
+    ) {
+        if self.put(self.stream(), false, program, kernel, grid, arguments) && self.info.capability >= OVERLAPPING {
+            self.yields.store(gives, Ordering::Relaxed);
+        }
     }
 
-    /// Puts a kernel into the main stream that may begin beside the one before if that lets it: it waits
-    /// (`wait_for_kernel_before`) before it reads what that one writes, and before it ends.
-    pub fn launch_overlapping(&self, program: Program, kernel: &str, grid: Grid, arguments: &mut [u64]) {
-        let overlaps = self.yields.swap(false, Ordering::Relaxed);
-        self.put(self.stream, overlaps, program, kernel, grid, arguments);
+    /// Puts a kernel into the main stream that begins beside the one before if that lets it and writes `takes`, where this
+    /// one waits (`wait_for_kernel_before`) before it reads that or ends. What else it reads was there before both.
+    pub fn launch_overlapping(
+        &self,
+        program: Program,
+        kernel: &str,
+        grid: Grid,
+        arguments: &mut [u64],
+        takes: CUdeviceptr,
+    ) {
+        let overlaps = takes > 0 && self.yields.load(Ordering::Relaxed) == takes;
+        self.put(self.stream(), overlaps, program, kernel, grid, arguments);
     }
 
     /// Puts a kernel into that stream.
@@ -239,12 +264,21 @@ impl Context {
         self.put(stream, false, program, kernel, grid, arguments);
     }
 
-    fn put(&self, stream: CUstream, overlaps: bool, program: Program, kernel: &str, grid: Grid, arguments: &mut [u64]) {
+    /// Whether it was put there.
+    fn put(
+        &self,
+        stream: CUstream,
+        overlaps: bool,
+        program: Program,
+        kernel: &str,
+        grid: Grid,
+        arguments: &mut [u64],
+    ) -> bool {
         if self.has_failed() || grid.blocks.contains(&0) {
-            return;
+            return false;
         }
         self.enter();
-        let Some(function) = self.keep(self.programs.function(program, kernel, grid.shared)) else { return };
+        let Some(function) = self.keep(self.programs.function(program, kernel, grid.shared)) else { return false };
         let mut pointers: Vec<*mut c_void> = arguments.iter_mut().map(|bits| std::ptr::from_mut(bits).cast()).collect();
         let mut attribute = sys::CUlaunchAttribute {
             id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
@@ -268,7 +302,7 @@ impl Context {
         // them because their memory is handed out again in the stream's order only.
         let launched =
             unsafe { sys::cuLaunchKernelEx(&config, function, pointers.as_mut_ptr(), std::ptr::null_mut()).result() };
-        self.keep(launched.calling(kernel));
+        self.keep(launched.calling(kernel)).is_some()
     }
 
     /// Copies from the host; the host's memory is free again when the call returns.

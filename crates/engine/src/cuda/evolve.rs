@@ -82,7 +82,7 @@ fn sampled(
         ];
         let grid = Grid { shared: 4 * words, ..Grid::line(count * heads, 2 * d) };
         let program = if d == 32 { Program::EvolveFew32 } else { Program::EvolveFew64 };
-        context.launch_yielding(program, &format!("evolve_few_{kinds}"), grid, arguments);
+        context.launch_yielding(program, &format!("evolve_few_{kinds}"), grid, arguments, fitness);
         return gives_fitness;
     }
     let genes = size * d;

@@ -54,12 +54,7 @@ pub fn forward(
         let arguments = arguments![
             slice.address(), stride, shares, begins, count, d as i32, heads, warps as i32, fitness, inverse
         ];
-        let kernel = format!("gene_fitness_of_warps_{kinds}");
-        // Shares may be a copy that is given up here.
-        return match shares {
-            0 => context.launch_yielding(Kernels, &kernel, grid, arguments),
-            _ => context.launch(Kernels, &kernel, grid, arguments),
-        };
+        return context.launch_yielding(Kernels, &format!("gene_fitness_of_warps_{kinds}"), grid, arguments, fitness);
     }
     let arguments = arguments![slice.address(), stride, shares, begins, d as i32, heads, causal, fitness, inverse];
     let room = (2 + ROOMS) * d;

@@ -125,6 +125,9 @@ pub fn multiply(
     add: bool,
     epilogue: Epilogue,
 ) -> CudaResult<()> {
+    if context.has_failed() {
+        return Ok(());
+    }
     context.enter();
     let products = context.products();
     // The library is column-major: what it sees of a row-major matrix is its transpose, and outᵀ = rightᵀ · leftᵀ.

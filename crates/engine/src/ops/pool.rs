@@ -31,9 +31,9 @@ impl Var {
         let mut out = Tensor::empty(x.device(), &[sequences.len(), x.columns()]);
         let mut argmax = Ids::empty(x.device(), out.shape());
         x.device().kernels().pool(x, sequences, pooling, &mut out, &mut argmax);
-        let (sequences, shape) = (sequences.clone(), x.shape().to_vec());
+        let (sequences, room) = (sequences.clone(), x.room());
         Ok(Var::record(out, &[self], move |dout, gradients| {
-            let mut dx = Tensor::activation(dout.device(), &shape);
+            let mut dx = room();
             dout.device().kernels().pool_backward(dout, &sequences, pooling, &argmax, &mut dx);
             gradients.add(node, dx);
             Ok(())

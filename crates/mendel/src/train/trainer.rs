@@ -52,12 +52,12 @@ pub struct StepUnderWay {
 }
 
 impl StepUnderWay {
-    /// Waits for the step of that trainer, and tells what it did.
+    /// Waits for the step of that trainer, but for the update of its weights, and tells what it did.
     pub fn finish(self, trainer: &mut Trainer) -> Result<StepReport, TrainError> {
         let StepUnderWay { step, loss, norm, pairs, tokens } = self;
         let loss = f64::from(loss.item());
         let gradient_norm = norm.map_or(0.0, |norm| f64::from(norm.item()));
-        trainer.encoder.bert.device().check()?;
+        trainer.encoder.bert.device().tell()?;
         let what = if !loss.is_finite() {
             "loss"
         } else if !gradient_norm.is_finite() {
@@ -94,10 +94,12 @@ impl Trainer {
         drop(gradients.collect::<Vec<Tensor>>());
     }
 
-    /// Forward, loss, backward, clipping and update: the step of that number, counted from 0. When it fails, the
-    /// model and the optimizer are as before.
+    /// Forward, loss, backward, clipping and update: the step of that number, counted from 0, with nothing of it left to
+    /// be done. When it fails, the model and the optimizer are as before.
     pub fn step(&mut self, step: u64, batch: &TrainingBatch, learning_rate: f64) -> Result<StepReport, TrainError> {
-        self.begin_step(step, batch, learning_rate)?.finish(self)
+        let report = self.begin_step(step, batch, learning_rate)?.finish(self)?;
+        self.encoder.bert.device().check()?;
+        Ok(report)
     }
 
     /// Asks the device for a step, and does not wait for it: there is time to deal the next batch. Every step that is
