@@ -1,4 +1,4 @@
-//! The AdamW update and the norm, of all tensors in one launch each.
+//! The AdamW update of groups of tensors in one launch each, and the norm of all.
 
 use std::sync::Arc;
 

@@ -1,8 +1,9 @@
 //! A GPU: its context, its streams, and what is asked of it. Work is asynchronous: a call returns when the work is in
 //! the stream, and what fails is kept and told by [`Context::check`], as CUDA itself does.
 
+mod launch;
+
 use std::cell::Cell;
-use std::ffi::c_void;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,8 +15,11 @@ use super::aside::Aside;
 use super::error::{Calling, CudaError, CudaResult};
 use super::libraries;
 use super::products::Products;
-use super::programs::{Program, Programs};
+use super::programs::Programs;
 use super::staging::Staging;
+
+pub(super) use launch::arguments;
+pub use launch::{Argument, Grid};
 
 /// What a GPU is.
 #[derive(Clone, Debug)]
@@ -59,64 +63,6 @@ thread_local! {
     /// The context that is current in this thread.
     static CURRENT: Cell<CUcontext> = const { Cell::new(std::ptr::null_mut()) };
 }
-
-/// Threads and blocks of a launch.
-#[derive(Clone, Copy, Debug)]
-pub struct Grid {
-    /// Blocks in x, y and z.
-    pub blocks: [usize; 3],
-    /// Threads of a block.
-    pub threads: usize,
-    /// Bytes of dynamic shared memory of a block.
-    pub shared: usize,
-}
-
-impl Grid {
-    /// So many blocks in a row.
-    pub fn line(blocks: usize, threads: usize) -> Self {
-        Grid { blocks: [blocks, 1, 1], threads, shared: 0 }
-    }
-
-    /// As many blocks as give every item a thread.
-    pub fn each(items: usize, threads: usize) -> Self {
-        Grid::line(items.div_ceil(threads), threads)
-    }
-}
-
-/// A kernel's argument as the eight bytes from which its value is read.
-pub trait Argument {
-    /// Those bytes.
-    fn bits(self) -> u64;
-}
-
-macro_rules! argument {
-    ($($type:ty => $bits:expr),+ $(,)?) => {
-        $(impl Argument for $type {
-            fn bits(self) -> u64 {
-                let bits: fn($type) -> u64 = $bits;
-                bits(self)
-            }
-        })+
-    };
-}
-argument! {
-    CUdeviceptr => |x| x,
-    usize => |x| x as u64,
-    u32 => u64::from,
-    i32 => |x| u64::from(x as u32),
-    f32 => |x| u64::from(x.to_bits()),
-    bool => u64::from,
-}
-
-/// The bytes of a kernel's arguments, in its parameters' order: pointers and `usize` for `u64`, `i32` for `int`,
-/// `u32` for `unsigned`, `f32` for `float`.
-macro_rules! arguments {
-    ($($argument:expr),+ $(,)?) => { &mut [$($crate::cuda::context::Argument::bits($argument)),+] };
-}
-pub(super) use arguments;
-
-/// The compute capability from which kernels overlap.
-const OVERLAPPING: (i32, i32) = (9, 0);
 
 /// Of the main stream; the driver takes the nearest that it has.
 const HIGHEST_PRIORITY: i32 = -5;
@@ -223,86 +169,6 @@ impl Context {
             None => Ok(()),
             Some(error) => Err(error),
         }
-    }
-
-    /// Puts a kernel into the main stream.
-    pub fn launch(&self, program: Program, kernel: &str, grid: Grid, arguments: &mut [u64]) {
-        self.launch_in(self.stream(), program, kernel, grid, arguments);
-    }
-
-    /// Puts a kernel into the main stream that lets one begin beside it (`let_next_begin`) which is launched next and
-    /// reads what is written to `gives`.
-    pub fn launch_yielding(
-        &self,
-        program: Program,
-        kernel: &str,
-        grid: Grid,
-        arguments: &mut [u64],
-        gives: CUdeviceptr,
-    ) {
-        if self.put(self.stream(), false, program, kernel, grid, arguments) && self.info.capability >= OVERLAPPING {
-            self.yields.store(gives, Ordering::Relaxed);
-        }
-    }
-
-    /// Puts a kernel into the main stream that begins beside the one before if that lets it and writes `takes`, where this
-    /// one waits (`wait_for_kernel_before`) before it reads that or ends. What else it reads was there before both.
-    pub fn launch_overlapping(
-        &self,
-        program: Program,
-        kernel: &str,
-        grid: Grid,
-        arguments: &mut [u64],
-        takes: CUdeviceptr,
-    ) {
-        let overlaps = takes > 0 && self.yields.load(Ordering::Relaxed) == takes;
-        self.put(self.stream(), overlaps, program, kernel, grid, arguments);
-    }
-
-    /// Puts a kernel into that stream.
-    pub fn launch_in(&self, stream: CUstream, program: Program, kernel: &str, grid: Grid, arguments: &mut [u64]) {
-        self.put(stream, false, program, kernel, grid, arguments);
-    }
-
-    /// Whether it was put there.
-    fn put(
-        &self,
-        stream: CUstream,
-        overlaps: bool,
-        program: Program,
-        kernel: &str,
-        grid: Grid,
-        arguments: &mut [u64],
-    ) -> bool {
-        if self.has_failed() || grid.blocks.contains(&0) {
-            return false;
-        }
-        self.enter();
-        let Some(function) = self.keep(self.programs.function(program, kernel, grid.shared)) else { return false };
-        let mut pointers: Vec<*mut c_void> = arguments.iter_mut().map(|bits| std::ptr::from_mut(bits).cast()).collect();
-        let mut attribute = sys::CUlaunchAttribute {
-            id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
-            pad: [0; 4],
-            value: sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
-        };
-        let [x, y, z] = grid.blocks.map(|blocks| blocks as u32);
-        let config = sys::CUlaunchConfig {
-            gridDimX: x,
-            gridDimY: y,
-            gridDimZ: z,
-            blockDimX: grid.threads as u32,
-            blockDimY: 1,
-            blockDimZ: 1,
-            sharedMemBytes: grid.shared as u32,
-            hStream: stream,
-            attrs: &mut attribute,
-            numAttrs: u32::from(overlaps),
-        };
-        // SAFETY: the callers in this folder give each kernel what it takes, and arrays outlive the stream's work on
-        // them because their memory is handed out again in the stream's order only.
-        let launched =
-            unsafe { sys::cuLaunchKernelEx(&config, function, pointers.as_mut_ptr(), std::ptr::null_mut()).result() };
-        self.keep(launched.calling(kernel)).is_some()
     }
 
     /// Copies from the host; the host's memory is free again when the call returns.
