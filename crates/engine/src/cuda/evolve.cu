@@ -87,31 +87,30 @@ struct Evolution {
         __syncthreads();
     }
 
-    // Of a gene's 32 random bits the top one is the coin between the parents, the others decide the mutation; given that
-    // a gene mutates they are uniform below the threshold, and so name the token that replaces it.
     __device__ void reproduce(Organisms from, const int2* parents, Stream draws, Organisms to) const {
-        const u32 threshold = u32(double(rates.mutation) * 2147483648.0);
-        const float tokens_per_draw = float(tokens) / max(threshold, 1u);
+        const Mutation mutation(rates.mutation, tokens);
         const int blocks = (d + 3) / 4;
-        for (int i = threadIdx.x; i < size * blocks; i += THREADS) {
-            const int n = i / blocks, first = i % blocks * 4;
-            const uint4 draw = block_of(draws, i);
-            const u32 bits[4] = {draw.x, draw.y, draw.z, draw.w};
-            const int2 pair = parents[n];
+        for (int i = threadIdx.x; i < (size + 1) / 2 * blocks; i += THREADS) {
+            const int first = i % blocks * 4;
+            const uint4 block = block_of(draws, i);
+            const u32 words[4] = {block.x, block.y, block.z, block.w};
+            for (int n = i / blocks * 2; n < min(i / blocks * 2 + 2, size); n++) {
+                const int2 pair = parents[n];
 #pragma unroll
-            for (int j = 0; j < 4; j++) {
-                const int g = first + j;
-                if (g >= d) break;
-                const int parent = (bits[j] >> 31 ? pair.y : pair.x) * d + g;
-                const u32 mutant = bits[j] & 0x7FFFFFFF;
-                int token = from.ancestor[parent];
-                float carried = from.carried[parent];
-                if (mutant < threshold) {
-                    token = int(fminf(float(int(mutant)) * tokens_per_draw, float(tokens - 1)));
-                    carried = expression(token, g);
+                for (int j = 0; j < 4; j++) {
+                    const int g = first + j;
+                    if (g >= d) break;
+                    const u32 draw = Mutation::draw(words[j], n);
+                    const int parent = (draw < mutation.middle ? pair.x : pair.y) * d + g;
+                    int token = from.ancestor[parent];
+                    float carried = from.carried[parent];
+                    if (draw < mutation.threshold) {
+                        token = mutation.token(draw);
+                        carried = expression(token, g);
+                    }
+                    to.ancestor[n * d + g] = u16(token);
+                    to.carried[n * d + g] = carried;
                 }
-                to.ancestor[n * d + g] = u16(token);
-                to.carried[n * d + g] = carried;
             }
         }
         __syncthreads();

@@ -40,16 +40,17 @@ pub fn evolve(
     }
 }
 
-/// Organisms of the default population.
+/// Organisms of the default population, and the tokens that its genes can name.
 const ORGANISMS: usize = 32;
+const MOST_TOKENS: usize = 512;
 
-/// A population of the default size and a common number of genes: words of shared memory for its two generations, and in
-/// their place for the tokens' counts; `None` where they do not fit.
+/// A population of the default size and a common number of genes: words of shared memory for them, and in their place for
+/// the tokens' counts; `None` where they do not fit.
 fn words_of_few(options: &Evolve, size: usize, longest: usize, values: &Slice) -> Option<usize> {
     let d = options.head_dim;
-    let words = (2 * ORGANISMS * d).max(longest * d / 4);
+    let words = (ORGANISMS * d).max(longest * d / 4);
     let four_at_once = values.address().is_multiple_of(4 * values.kind().size() as u64);
-    (size == ORGANISMS && matches!(d, 32 | 64) && 4 * words <= MOST_SHARED && longest <= 0xFFFF && four_at_once)
+    (size == ORGANISMS && matches!(d, 32 | 64) && 4 * words <= MOST_SHARED && longest <= MOST_TOKENS && four_at_once)
         .then_some(words)
 }
 
@@ -72,7 +73,7 @@ fn sampled(
     let Evolve { num_generations, mutation_rate, crossover_rate, selection_pressure, .. } = *options;
     let (generations, [s0, s1, s2, s3]) = (num_generations as i32, site.words());
     if let Some(words) = words_of_few(options, size, longest, slice).filter(|_| stride % 4 == 0) {
-        // What genes carry is good to 2^-17: enough for the fitness where activations have less.
+        // What genes carry is good to 2^-15: enough for the fitness where activations have less.
         let gives_fitness = slice.kind() == Kind::Bf16;
         let [fitness, inverse] = fitness.each_mut().map(|x| if gives_fitness { x.slice_mut().address() } else { 0 });
         #[rustfmt::skip]
@@ -80,7 +81,7 @@ fn sampled(
             slice.address(), stride, begins, ids, heads as i32, s0, s1, s2, s3, generations, mutation_rate, crossover_rate,
             selection_pressure, out, fitness, inverse
         ];
-        let grid = Grid { shared: 4 * words, ..Grid::line(count * heads, 2 * d) };
+        let grid = Grid { shared: 4 * words, ..Grid::line(count * heads, d) };
         let program = if d == 32 { Program::EvolveFew32 } else { Program::EvolveFew64 };
         context.launch_yielding(program, &format!("evolve_few_{kinds}"), grid, arguments, fitness);
         return gives_fitness;

@@ -1,15 +1,15 @@
 //! What the compiler does not turn into vector instructions by itself: choices, lists and sums across registers.
 
 use std::arch::x86_64::{
-    __m512, _CMP_LE_OQ, _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512, _mm512_castps_si512, _mm512_castsi512_ps,
-    _mm512_cmp_ps_mask, _mm512_cmplt_epi32_mask, _mm512_cmplt_epu32_mask, _mm512_cvtepi32_ps, _mm512_cvttps_epi32,
-    _mm512_loadu_ps, _mm512_mask_add_epi32, _mm512_mask_blend_epi32, _mm512_mask_blend_ps, _mm512_mask_storeu_epi32,
-    _mm512_mask_storeu_ps, _mm512_maskz_compress_epi32, _mm512_maskz_loadu_epi32, _mm512_maskz_loadu_ps, _mm512_min_ps,
-    _mm512_mul_ps, _mm512_mullo_epi32, _mm512_set_epi32, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
-    _mm512_setzero_si512, _mm512_storeu_ps, _mm512_storeu_si512,
+    __m512, _CMP_LE_OQ, _mm512_add_epi32, _mm512_add_ps, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_cmp_ps_mask,
+    _mm512_cmplt_epu32_mask, _mm512_cvtepu32_ps, _mm512_cvttps_epi32, _mm512_loadu_ps, _mm512_mask_add_epi32,
+    _mm512_mask_blend_epi32, _mm512_mask_blend_ps, _mm512_mask_storeu_epi32, _mm512_mask_storeu_ps,
+    _mm512_maskz_compress_epi32, _mm512_maskz_loadu_epi32, _mm512_maskz_loadu_ps, _mm512_mul_ps, _mm512_mullo_epi32,
+    _mm512_rolv_epi32, _mm512_set_epi32, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512,
+    _mm512_storeu_ps, _mm512_storeu_si512,
 };
 
-use super::sampled::{Couple, Mutation, Organisms, SIBLINGS};
+use super::sampled::{Couple, Mutation, Organisms, SIBLINGS, turn_of};
 use crate::cpu::math::LANES;
 use crate::cpu::matmul::transposed_registers;
 
@@ -28,31 +28,32 @@ pub fn breed(
     let (to, from) = mutants.split_at_mut(mutants.len() / 2);
     let genes = couples.len() * d;
     assert!(couples.len() <= SIBLINGS && to.len() >= genes + LANES && from.len() >= genes + LANES);
-    assert!(draws.len() >= couples.len() * row && children.places.len() >= genes && children.carried.len() >= genes);
+    assert!(draws.len() >= couples.len().div_ceil(2) * row);
+    assert!(children.places.len() >= genes && children.carried.len() >= genes);
     let every = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-    let threshold = _mm512_set1_epi32(mutation.threshold as i32);
-    let (per_draw, last) = (_mm512_set1_ps(mutation.tokens_per_draw), _mm512_set1_ps(mutation.last_token));
+    let [threshold, middle] = [mutation.threshold, mutation.middle].map(|draw| _mm512_set1_epi32(draw as i32));
+    let per_draw = _mm512_set1_ps(mutation.tokens_per_draw);
     let mut count = 0;
     for (child, couple) in couples.iter().enumerate() {
         assert!([couple.a, couple.b].into_iter().all(|at| at + d <= living.places.len().min(living.carried.len())));
-        let mixes = if couple.mixes { u16::MAX } else { 0 };
+        let turn = _mm512_set1_epi32(turn_of(child) as i32);
         for g in (0..d).step_by(LANES) {
             let lanes = if d - g >= LANES { u16::MAX } else { (1 << (d - g)) - 1 };
             let out = child * d + g;
             // SAFETY: by the assertions, what the masks let through lies in the slices: `g` is below `d`, and at most
             // `genes` mutants stand in the lists before the last 16 that are written.
             unsafe {
-                let draw = _mm512_maskz_loadu_epi32(lanes, draws.as_ptr().add(child * row + g).cast());
-                let coin = _mm512_cmplt_epi32_mask(draw, _mm512_setzero_si512()) & mixes;
+                let word = _mm512_maskz_loadu_epi32(lanes, draws.as_ptr().add(child / 2 * row + g).cast());
+                let draw = _mm512_rolv_epi32(word, turn);
+                let of_a = _mm512_cmplt_epu32_mask(draw, middle);
                 let inherit = |at: usize| _mm512_maskz_loadu_epi32(lanes, living.places.as_ptr().add(at + g).cast());
-                let places = _mm512_mask_blend_epi32(coin, inherit(couple.a), inherit(couple.b));
+                let places = _mm512_mask_blend_epi32(of_a, inherit(couple.b), inherit(couple.a));
                 let inherit = |at: usize| _mm512_maskz_loadu_ps(lanes, living.carried.as_ptr().add(at + g));
-                let carried = _mm512_mask_blend_ps(coin, inherit(couple.a), inherit(couple.b));
+                let carried = _mm512_mask_blend_ps(of_a, inherit(couple.b), inherit(couple.a));
                 _mm512_mask_storeu_ps(children.carried.as_mut_ptr().add(out), lanes, carried);
 
-                let mutant = _mm512_and_si512(draw, _mm512_set1_epi32(i32::MAX));
-                let mutates = _mm512_cmplt_epu32_mask(mutant, threshold) & lanes;
-                let token = _mm512_min_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(mutant), per_draw), last);
+                let mutates = _mm512_cmplt_epu32_mask(draw, threshold) & lanes;
+                let token = _mm512_mul_ps(_mm512_cvtepu32_ps(draw), per_draw);
                 let row = _mm512_mullo_epi32(_mm512_cvttps_epi32(token), _mm512_set1_epi32(d as i32));
                 let place = _mm512_add_epi32(row, _mm512_add_epi32(every, _mm512_set1_epi32(g as i32)));
                 let places = _mm512_mask_blend_epi32(mutates, places, place);

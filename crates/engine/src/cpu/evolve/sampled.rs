@@ -10,7 +10,7 @@ use crate::cpu::gene_fitness::fitness_of_means;
 use crate::cpu::math;
 use crate::cpu::parallel::Block;
 use crate::ops::evolve::Evolve;
-use crate::random::{Purpose, Site, Stream, unit};
+use crate::random::{self, Purpose, Site, Stream, unit};
 
 /// Whose random numbers.
 pub struct Draws {
@@ -37,12 +37,11 @@ pub struct Organisms<'a> {
     pub carried: &'a mut [f32],
 }
 
-/// The parents of a child, by their first genes, and whether it mixes them or is a clone of the first.
+/// The parents of a child, by their first genes; a clone's are one.
 #[derive(Clone, Copy, Default)]
 pub struct Couple {
     pub a: usize,
     pub b: usize,
-    pub mixes: bool,
 }
 
 /// How much memory each thing takes that a population is bred in.
@@ -53,7 +52,7 @@ impl Room {
     pub fn of(size: usize, d: usize, cells: usize) -> Self {
         let (genes, group) = (size * d, SIBLINGS * d.next_multiple_of(4));
         // The mutants of a group are listed twice, by whole vectors that may end in what does not count.
-        Room([genes, genes, genes, genes, size, 2 * d, group, 2 * (group + SIBLINGS), cells])
+        Room([genes, genes, genes, genes, size, 2 * d, group / 2, 2 * (group + SIBLINGS), cells])
     }
 
     /// Of all together.
@@ -94,8 +93,8 @@ pub fn sample(
             let siblings = SIBLINGS.min(size - first);
             let couples = pair(&parents, first, options.crossover_rate, d, wheel);
             let blocks = d.div_ceil(4);
-            let gene_draws = &mut gene_draws[..4 * blocks * siblings];
-            genes.fill((first * blocks) as u32, gene_draws);
+            let gene_draws = &mut gene_draws[..4 * blocks * siblings.div_ceil(2)];
+            genes.fill((first / 2 * blocks) as u32, gene_draws);
             let range = first * d..(first + siblings) * d;
             let (places, carried) = (&mut children.places[range.clone()], &mut children.carried[range]);
             mutation.breed(&couples[..siblings], &living, gene_draws, Organisms { places, carried }, mutants);
@@ -185,7 +184,8 @@ fn pair(stream: &Stream, first: usize, crossover_rate: f32, d: usize, wheel: &[f
     let mut couples = [Couple::default(); SIBLINGS];
     for (child, (couple, draws)) in couples.iter_mut().zip(draws.chunks_exact(4)).enumerate() {
         let place = |before: u32| (before as usize).min(last) * d;
-        *couple = Couple { a: place(of_a[child]), b: place(of_b[child]), mixes: unit(draws[2]) < crossover_rate };
+        let a = place(of_a[child]);
+        *couple = Couple { a, b: if unit(draws[2]) < crossover_rate { place(of_b[child]) } else { a } };
     }
     couples
 }
@@ -201,23 +201,34 @@ fn stops(wheel: &[f32], marks: &[[f32; SIBLINGS]; 2]) -> [[u32; SIBLINGS]; 2] {
     marks.map(|marks| marks.map(|mark| wheel.partition_point(|&sum| sum <= mark) as u32))
 }
 
-/// Of a gene's 32 random bits the top one is the coin between the parents and the other 31 decide the mutation; given
-/// that a gene mutates, those 31 are uniform below the threshold, and so name the token that it is replaced by.
+/// By how many bits a child's draws are turned: two siblings share a word of random bits for each gene, which one reads
+/// from its beginning and the other from its middle. Their first 16 bits, which decide all but one in 2¹⁴, are independent.
+#[inline(always)]
+pub fn turn_of(child: usize) -> u32 {
+    16 * (child % 2) as u32
+}
+
+/// What a draw's share of the tokens is multiplied by, so that no rounding makes it all of them.
+const BELOW_ONE: f32 = 1.0 - 1.0 / 4_194_304.0;
+
+/// A gene's draw is one of 2³²: below the threshold it mutates, and the draw names the token that it is replaced by; of
+/// the others the lower half inherit from the first parent. (Where all mutate, one in 2³² does not.)
 pub struct Mutation<'a> {
     pub expression: &'a [f32],
     pub d: usize,
     pub threshold: u32,
+    pub middle: u32,
     pub tokens_per_draw: f32,
-    pub last_token: f32,
 }
 
 impl<'a> Mutation<'a> {
     #[inline(always)]
     fn new(rate: f32, d: usize, expression: &'a [f32]) -> Self {
         let tokens = expression.len() / d;
-        let threshold = (f64::from(rate) * 2_147_483_648.0) as u32;
-        let tokens_per_draw = tokens as f32 / threshold.max(1) as f32;
-        Mutation { expression, d, threshold, tokens_per_draw, last_token: (tokens - 1) as f32 }
+        let threshold = random::threshold(rate);
+        let middle = threshold + (u32::MAX - threshold) / 2;
+        let tokens_per_draw = BELOW_ONE * tokens as f32 / threshold.max(1) as f32;
+        Mutation { expression, d, threshold, middle, tokens_per_draw }
     }
 
     /// A group of children from their parents; `mutants` is room for two lists of their genes.
@@ -243,16 +254,14 @@ impl<'a> Mutation<'a> {
     fn breed_anywhere(&self, couples: &[Couple], living: &Organisms<'_>, draws: &[u32], children: Organisms<'_>) {
         let d = self.d;
         let outs = children.places.chunks_exact_mut(d).zip(children.carried.chunks_exact_mut(d));
-        for ((couple, draws), (places, carried)) in
-            couples.iter().zip(draws.chunks_exact(d.next_multiple_of(4))).zip(outs)
-        {
-            let coin = u32::from(couple.mixes) << 31;
+        for (child, (couple, (places, carried))) in couples.iter().zip(outs).enumerate() {
+            let words = &draws[child / 2 * d.next_multiple_of(4)..];
             let parents = living.places[couple.a..][..d].iter().zip(&living.places[couple.b..][..d]);
-            for (g, ((place, &draw), (&a, &b))) in places.iter_mut().zip(draws).zip(parents).enumerate() {
-                let mutant = draw & 0x7FFF_FFFF;
-                let token = (mutant as i32 as f32 * self.tokens_per_draw).min(self.last_token) as usize;
-                let inherited = if draw & coin != 0 { b } else { a };
-                *place = if mutant < self.threshold { (token * d + g) as u32 } else { inherited };
+            for (g, ((place, &word), (&a, &b))) in places.iter_mut().zip(words).zip(parents).enumerate() {
+                let draw = word.rotate_left(turn_of(child));
+                let token = (draw as f32 * self.tokens_per_draw) as usize;
+                let inherited = if draw < self.middle { a } else { b };
+                *place = if draw < self.threshold { (token * d + g) as u32 } else { inherited };
             }
             for (carried, &place) in carried.iter_mut().zip(&*places) {
                 *carried = self.expression[place as usize];
@@ -289,10 +298,9 @@ mod tests {
             places.iter_mut().for_each(|place| *place %= (tokens * d) as u32);
             let mut carried: Vec<f32> = places.iter().map(|&place| place as f32).collect();
             let living = Organisms { places: &mut places, carried: &mut carried };
-            let mut draws = vec![0; size * d.next_multiple_of(4)];
+            let mut draws = vec![0; size.div_ceil(2) * d.next_multiple_of(4)];
             stream.fill(1000, &mut draws);
-            let couples: Vec<Couple> =
-                (0..size).map(|n| Couple { a: n * d, b: (size - 1 - n) * d, mixes: n % 3 > 0 }).collect();
+            let couples: Vec<Couple> = (0..size).map(|n| Couple { a: n * d, b: (size - 1 - n) * d }).collect();
             let mutation = Mutation::new(rate, d, &expression);
             let children = |anywhere: bool| {
                 let (mut places, mut carried) = (vec![0; size * d], vec![0.0; size * d]);

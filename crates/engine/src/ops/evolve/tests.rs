@@ -101,12 +101,12 @@ mod reference {
                 let (a, b) = (parent(a), parent(b));
                 let mixes = unit(mixes) < f64::from(options.crossover_rate);
                 let gene = |g: usize| {
-                    let draw = stream(Purpose::Genes, t).block((n * d.div_ceil(4) + g / 4) as u32)[g % 4];
-                    let (coin, chance) = (draw >> 31, f64::from(draw & 0x7FFF_FFFF) / f64::from(1_u32 << 31));
+                    let block = stream(Purpose::Genes, t).block((n / 2 * d.div_ceil(4) + g / 4) as u32);
+                    let draw = f64::from(block[g % 4].rotate_left(16 * (n as u32 % 2))) / 2.0_f64.powi(32);
                     let rate = f64::from(options.mutation_rate);
-                    if chance < rate {
-                        (chance / rate * tokens as f64) as usize
-                    } else if mixes && coin == 1 {
+                    if draw < rate {
+                        (draw / rate * tokens as f64) as usize
+                    } else if mixes && draw >= (1.0 + rate) / 2.0 {
                         population[b][g]
                     } else {
                         population[a][g]
