@@ -25,9 +25,8 @@ pub fn breed(
 ) {
     let d = mutation.d;
     let row = d.next_multiple_of(4);
-    let (to, from) = mutants.split_at_mut(mutants.len() / 2);
     let genes = couples.len() * d;
-    assert!(couples.len() <= SIBLINGS && to.len() >= genes + LANES && from.len() >= genes + LANES);
+    assert!(couples.len() <= SIBLINGS && mutants.len() >= genes + LANES);
     assert!(draws.len() >= couples.len().div_ceil(2) * row);
     assert!(children.places.len() >= genes && children.carried.len() >= genes);
     let every = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
@@ -41,7 +40,7 @@ pub fn breed(
             let lanes = if d - g >= LANES { u16::MAX } else { (1 << (d - g)) - 1 };
             let out = child * d + g;
             // SAFETY: by the assertions, what the masks let through lies in the slices: `g` is below `d`, and at most
-            // `genes` mutants stand in the lists before the last 16 that are written.
+            // `genes` mutants stand in the list before the last 16 that are written.
             unsafe {
                 let word = _mm512_maskz_loadu_epi32(lanes, draws.as_ptr().add(child / 2 * row + g).cast());
                 let draw = _mm512_rolv_epi32(word, turn);
@@ -60,18 +59,15 @@ pub fn breed(
                 _mm512_mask_storeu_epi32(children.places.as_mut_ptr().add(out).cast(), lanes, places);
 
                 let outs = _mm512_add_epi32(every, _mm512_set1_epi32(out as i32));
-                let list = |list: &mut [u32], x| {
-                    let listed = _mm512_maskz_compress_epi32(mutates, x);
-                    _mm512_storeu_si512(list.as_mut_ptr().add(count).cast(), listed);
-                };
-                list(to, outs);
-                list(from, place);
+                let listed = _mm512_maskz_compress_epi32(mutates, outs);
+                _mm512_storeu_si512(mutants.as_mut_ptr().add(count).cast(), listed);
                 count += mutates.count_ones() as usize;
             }
         }
     }
-    for (&to, &from) in to[..count].iter().zip(&from[..count]) {
-        children.carried[to as usize] = mutation.expression[from as usize];
+    for &mutant in &mutants[..count] {
+        let mutant = mutant as usize;
+        children.carried[mutant] = mutation.expression[children.places[mutant] as usize];
     }
 }
 

@@ -51,8 +51,8 @@ impl Room {
     /// For `size` organisms of `d` genes and an expression of `cells`.
     pub fn of(size: usize, d: usize, cells: usize) -> Self {
         let (genes, group) = (size * d, SIBLINGS * d.next_multiple_of(4));
-        // The mutants of a group are listed twice, by whole vectors that may end in what does not count.
-        Room([genes, genes, genes, genes, size, 2 * d, group / 2, 2 * (group + SIBLINGS), cells])
+        // The mutants of a group are listed by whole vectors, which may end in what does not count.
+        Room([genes, genes, genes, genes, size, 2 * d, group / 2, group + SIBLINGS, cells])
     }
 
     /// Of all together.
@@ -231,7 +231,7 @@ impl<'a> Mutation<'a> {
         Mutation { expression, d, threshold, middle, tokens_per_draw }
     }
 
-    /// A group of children from their parents; `mutants` is room for two lists of their genes.
+    /// A group of children from their parents; `mutants` is room for a list of their genes.
     #[inline(always)]
     fn breed(
         &self,
@@ -308,7 +308,7 @@ mod tests {
                 if anywhere {
                     mutation.breed_anywhere(&couples, &living, &draws, children);
                 } else {
-                    let mut mutants = vec![0; 2 * SIBLINGS * (d.next_multiple_of(4) + 1)];
+                    let mut mutants = vec![0; SIBLINGS * (d.next_multiple_of(4) + 1)];
                     mutation.breed(&couples, &living, &draws, children, &mut mutants);
                 }
                 (places, carried)
