@@ -206,10 +206,13 @@ pub(crate) fn threshold(probability: f32) -> u32 {
     (f64::from(probability) * 4_294_967_296.0) as u32
 }
 
+/// The 24 highest of 32 random bits, as a whole number, times this are a number in [0, 1).
+pub(crate) const UNIT: f32 = 1.0 / 16_777_216.0;
+
 /// A number in [0, 1) from 32 random bits, with 24 bits of resolution.
 #[inline(always)]
 pub fn unit(bits: u32) -> f32 {
-    (bits >> 8) as f32 * (1.0 / 16_777_216.0)
+    (bits >> 8) as f32 * UNIT
 }
 
 /// Normal draws of the given standard deviation (Box–Muller), one per element of `out`.

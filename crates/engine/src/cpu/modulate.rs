@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::math::vectorised;
 use super::matmul::{ROWS_AHEAD, Source, View};
-use super::parallel::SharedMatrix;
+use super::parallel::{Block, SharedMatrix};
 use crate::kernels::Modulation;
 use crate::ops::modulate::Modulate;
 use crate::sequences::Sequences;
@@ -64,29 +64,35 @@ impl<'a> HeadFitness<'a> {
         factors.iter_mut().zip(self.gamma).for_each(|(factor, gamma)| *factor = self.scale * gamma);
     }
 
-    /// From a query head's modulated output and its gradient, both `[T, d]`: the gradient of what was modulated, and
-    /// added to `sums` those of output and gradient.
-    pub fn backward(&self, out: View<'_>, dout: View<'_>, dmixed: &mut [f32], sums: &mut [f32]) {
+    /// The gradient of what was modulated of a query head, from that of the output, both `[T, d]`.
+    pub fn backward(&self, dout: View<'_>, dmixed: &mut [f32]) {
         let d = self.gamma.len();
         vectorised(
             #[inline(always)]
             || {
                 for (row, dmixed) in dmixed.chunks_exact_mut(d).enumerate() {
-                    out.prefetch(row + ROWS_AHEAD, 0, d);
                     dout.prefetch(row + ROWS_AHEAD, 0, d);
-                    let (out, dout) = (out.row(row), dout.row(row));
-                    let terms = dmixed.iter_mut().zip(dout).zip(self.gamma);
+                    let terms = dmixed.iter_mut().zip(dout.row(row)).zip(self.gamma);
                     terms.for_each(|((dmixed, &dout), gamma)| *dmixed = self.scale * gamma * dout);
-                    let terms = sums.iter_mut().zip(out).zip(dout);
-                    terms.for_each(|((sum, &out), &dout)| *sum += out * dout);
                 }
             },
         );
     }
 
-    /// The gradient in the fitness from those sums, in their place: the output is `scale · γ` times what was modulated.
-    pub fn of_scaled(&self, sums: &mut [f32]) {
-        sums.iter_mut().zip(self.gamma).for_each(|(sum, gamma)| *sum /= gamma);
+    /// The gradient in the fitness, from the values and their gradient through attention: since the output is linear in
+    /// the values, and in the fitness, `γ · dγ = Σ_t out · dout = Σ_i V · dV`.
+    pub fn gradient(&self, values: View<'_>, dvalues: &mut Block<'_>, dgamma: &mut [f32]) {
+        vectorised(
+            #[inline(always)]
+            || {
+                dgamma.fill(0.0);
+                for token in 0..dvalues.rows() {
+                    let terms = dgamma.iter_mut().zip(values.row(token)).zip(&*dvalues.row(token));
+                    terms.for_each(|((sum, &value), &dvalue)| *sum += value * dvalue);
+                }
+                dgamma.iter_mut().zip(self.gamma).for_each(|(sum, gamma)| *sum /= gamma);
+            },
+        );
     }
 }
 

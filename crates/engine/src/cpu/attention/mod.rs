@@ -105,7 +105,7 @@ impl Call<'_> {
 
     fn backward(
         &self,
-        AttentionOutputs { out, saved, dout }: AttentionOutputs<'_>,
+        AttentionOutputs { saved, dout, .. }: AttentionOutputs<'_>,
         AttentionGradients { qkv: [dq, dk, dv], fitness: dfitness }: AttentionGradients<'_>,
     ) {
         let Call { unit, qkv, sequences, options, modulation } = *self;
@@ -123,7 +123,6 @@ impl Call<'_> {
             let room = if fitness.is_some() { rows.len() * head_dim } else { 0 };
             with_scratch(room + head_dim, |scratch| {
                 let (dgamma, dmixed) = scratch.split_at_mut(head_dim);
-                dgamma.fill(0.0);
                 // SAFETY: each sequence and kv head, with the query heads that share it, is one task's.
                 let [mut dk, mut dv] =
                     unsafe { [dk.block(rows.clone(), key.clone()), dv.block(rows.clone(), key.clone())] };
@@ -133,14 +132,15 @@ impl Call<'_> {
                     let mut dq = unsafe { dq.block(work.rows.clone(), work.query.clone()) };
                     let mut dout = View::of(dout).part(&work.rows, &work.query);
                     if let Some(fitness) = &fitness {
-                        fitness.backward(View::of(out).part(&work.rows, &work.query), dout, dmixed, dgamma);
+                        fitness.backward(dout, dmixed);
                         dout = View::rows_of(dmixed, head_dim, head_dim);
                     }
                     let (first, gradients) = (head == kv_head * group, [&mut dq, &mut dk, &mut dv]);
                     with_unit!(unit, U => work.backward::<U>(qkv, &saved.lse, head, dout, gradients, first));
                 }
                 let Some(fitness) = fitness else { return };
-                fitness.of_scaled(dgamma);
+                let values = View::of(qkv[2]).part(&rows, &key);
+                fitness.gradient(values, &mut dv, dgamma);
                 if let Some(dfitness) = &dfitness {
                     // SAFETY: as above.
                     unsafe { dfitness.block(s..s + 1, key.clone()) }.row(0).copy_from_slice(dgamma);
@@ -148,7 +148,6 @@ impl Call<'_> {
                 if let Some(OfValues { options, inverse }) = modulation.and_then(|modulation| modulation.of_values) {
                     let inverse = &inverse.data()[s * kv_columns..][key.clone()];
                     let shares = options.ancestry.as_ref().map(|shares| View::of(shares).part(&rows, &key));
-                    let values = View::of(qkv[2]).part(&rows, &key);
                     gene_fitness::backward_of_head(values, shares, [fitness.gamma, inverse], dgamma, &mut dv);
                 }
             });

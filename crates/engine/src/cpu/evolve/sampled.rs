@@ -28,8 +28,6 @@ impl Draws {
 
 /// Children whose draws are taken together.
 pub const SIBLINGS: usize = 16;
-/// A wheel of so many organisms is counted through rather than searched where 16 marks are counted for at once.
-const COUNTED: usize = 128;
 
 /// Organisms side by side, `[N, d]`: the place of each gene and its expression.
 pub struct Organisms<'a> {
@@ -37,12 +35,8 @@ pub struct Organisms<'a> {
     pub carried: &'a mut [f32],
 }
 
-/// The parents of a child, by their first genes; a clone's are one.
-#[derive(Clone, Copy, Default)]
-pub struct Couple {
-    pub a: usize,
-    pub b: usize,
-}
+/// The two parents of each of some siblings, by the places of their first genes; a clone's are one.
+pub struct Couples(pub [[u32; SIBLINGS]; 2]);
 
 /// How much memory each thing takes that a population is bred in.
 pub struct Room([usize; 9]);
@@ -91,13 +85,15 @@ pub fn sample(
         let genes = draws.stream(Purpose::Genes, generation);
         for first in (0..size).step_by(SIBLINGS) {
             let siblings = SIBLINGS.min(size - first);
-            let couples = pair(&parents, first, options.crossover_rate, d, wheel);
+            let mut draws_of_pairs = [0; 4 * SIBLINGS];
+            parents.fill(first as u32, &mut draws_of_pairs);
+            let couples = pair(&draws_of_pairs, options.crossover_rate, d, wheel);
             let blocks = d.div_ceil(4);
             let gene_draws = &mut gene_draws[..4 * blocks * siblings.div_ceil(2)];
             genes.fill((first / 2 * blocks) as u32, gene_draws);
             let range = first * d..(first + siblings) * d;
             let (places, carried) = (&mut children.places[range.clone()], &mut children.carried[range]);
-            mutation.breed(&couples[..siblings], &living, gene_draws, Organisms { places, carried }, mutants);
+            mutation.breed(&couples, siblings, &living, gene_draws, Organisms { places, carried }, mutants);
         }
         std::mem::swap(&mut living, &mut children);
     }
@@ -169,36 +165,31 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
     lanes.iter().sum::<f32>() + tail
 }
 
-/// The parents of the children from `first` on: for each of the two the organism at whose share the wheel stops.
+/// The parents of some siblings, from four draws for each: of the two the organism at whose share the wheel stops.
 #[inline(always)]
-fn pair(stream: &Stream, first: usize, crossover_rate: f32, d: usize, wheel: &[f32]) -> [Couple; SIBLINGS] {
-    let mut draws = [0; 4 * SIBLINGS];
-    stream.fill(first as u32, &mut draws);
-    let last = wheel.len() - 1;
-    let mut marks = [[0.0; SIBLINGS]; 2];
-    for (child, draws) in draws.chunks_exact(4).enumerate() {
-        marks[0][child] = unit(draws[0]) * wheel[last];
-        marks[1][child] = unit(draws[1]) * wheel[last];
+fn pair(draws: &[u32; 4 * SIBLINGS], crossover_rate: f32, d: usize, wheel: &[f32]) -> Couples {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx512f") {
+        // SAFETY: the machine has the instructions.
+        return unsafe { avx512::pair(draws, crossover_rate, d, wheel) };
     }
-    let [of_a, of_b] = stops(wheel, &marks);
-    let mut couples = [Couple::default(); SIBLINGS];
-    for (child, (couple, draws)) in couples.iter_mut().zip(draws.chunks_exact(4)).enumerate() {
-        let place = |before: u32| (before as usize).min(last) * d;
-        let a = place(of_a[child]);
-        *couple = Couple { a, b: if unit(draws[2]) < crossover_rate { place(of_b[child]) } else { a } };
-    }
-    couples
+    pair_anywhere(draws, crossover_rate, d, wheel)
 }
 
-/// Of each mark how many sums of the wheel are not above it.
 #[inline(always)]
-fn stops(wheel: &[f32], marks: &[[f32; SIBLINGS]; 2]) -> [[u32; SIBLINGS]; 2] {
-    #[cfg(target_arch = "x86_64")]
-    if wheel.len() <= COUNTED && is_x86_feature_detected!("avx512f") {
-        // SAFETY: the machine has the instructions.
-        return unsafe { avx512::stops(wheel, marks) };
+fn pair_anywhere(draws: &[u32; 4 * SIBLINGS], crossover_rate: f32, d: usize, wheel: &[f32]) -> Couples {
+    let (&turn, before) = wheel.split_last().expect("a wheel has an organism");
+    let stop = |draw: u32| {
+        let mark = unit(draw) * turn;
+        before.partition_point(|&sum| sum <= mark)
+    };
+    let mut couples = Couples([[0; SIBLINGS]; 2]);
+    for (child, draws) in draws.chunks_exact(4).enumerate() {
+        let a = stop(draws[0]);
+        let b = if unit(draws[2]) < crossover_rate { stop(draws[1]) } else { a };
+        (couples.0[0][child], couples.0[1][child]) = ((a * d) as u32, (b * d) as u32);
     }
-    marks.map(|marks| marks.map(|mark| wheel.partition_point(|&sum| sum <= mark) as u32))
+    couples
 }
 
 /// By how many bits a child's draws are turned: two siblings share a word of random bits for each gene, which one reads
@@ -231,11 +222,12 @@ impl<'a> Mutation<'a> {
         Mutation { expression, d, threshold, middle, tokens_per_draw }
     }
 
-    /// A group of children from their parents; `mutants` is room for a list of their genes.
+    /// Some siblings from their parents; `mutants` is room for a list of their genes.
     #[inline(always)]
     fn breed(
         &self,
-        couples: &[Couple],
+        couples: &Couples,
+        siblings: usize,
         living: &Organisms<'_>,
         draws: &[u32],
         children: Organisms<'_>,
@@ -244,19 +236,27 @@ impl<'a> Mutation<'a> {
         #[cfg(target_arch = "x86_64")]
         if is_x86_feature_detected!("avx512f") {
             // SAFETY: the machine has the instructions.
-            return unsafe { avx512::breed(self, couples, living, draws, children, mutants) };
+            return unsafe { avx512::breed(self, couples, siblings, living, draws, children, mutants) };
         }
         let _ = mutants;
-        self.breed_anywhere(couples, living, draws, children);
+        self.breed_anywhere(couples, siblings, living, draws, children);
     }
 
     #[inline(always)]
-    fn breed_anywhere(&self, couples: &[Couple], living: &Organisms<'_>, draws: &[u32], children: Organisms<'_>) {
+    fn breed_anywhere(
+        &self,
+        couples: &Couples,
+        siblings: usize,
+        living: &Organisms<'_>,
+        draws: &[u32],
+        children: Organisms<'_>,
+    ) {
         let d = self.d;
         let outs = children.places.chunks_exact_mut(d).zip(children.carried.chunks_exact_mut(d));
-        for (child, (couple, (places, carried))) in couples.iter().zip(outs).enumerate() {
+        for (child, (places, carried)) in outs.take(siblings).enumerate() {
             let words = &draws[child / 2 * d.next_multiple_of(4)..];
-            let parents = living.places[couple.a..][..d].iter().zip(&living.places[couple.b..][..d]);
+            let [of_a, of_b] = couples.0.map(|parents| &living.places[parents[child] as usize..][..d]);
+            let parents = of_a.iter().zip(of_b);
             for (g, ((place, &word), (&a, &b))) in places.iter_mut().zip(words).zip(parents).enumerate() {
                 let draw = word.rotate_left(turn_of(child));
                 let token = (draw as f32 * self.tokens_per_draw) as usize;
@@ -300,16 +300,17 @@ mod tests {
             let living = Organisms { places: &mut places, carried: &mut carried };
             let mut draws = vec![0; size.div_ceil(2) * d.next_multiple_of(4)];
             stream.fill(1000, &mut draws);
-            let couples: Vec<Couple> = (0..size).map(|n| Couple { a: n * d, b: (size - 1 - n) * d }).collect();
+            let parent = |n: usize| (n.min(size - 1) * d) as u32;
+            let couples = Couples([std::array::from_fn(parent), std::array::from_fn(|n| parent(SIBLINGS - 1 - n))]);
             let mutation = Mutation::new(rate, d, &expression);
             let children = |anywhere: bool| {
                 let (mut places, mut carried) = (vec![0; size * d], vec![0.0; size * d]);
                 let children = Organisms { places: &mut places, carried: &mut carried };
                 if anywhere {
-                    mutation.breed_anywhere(&couples, &living, &draws, children);
+                    mutation.breed_anywhere(&couples, size, &living, &draws, children);
                 } else {
                     let mut mutants = vec![0; SIBLINGS * (d.next_multiple_of(4) + 1)];
-                    mutation.breed(&couples, &living, &draws, children, &mut mutants);
+                    mutation.breed(&couples, size, &living, &draws, children, &mut mutants);
                 }
                 (places, carried)
             };
@@ -317,20 +318,17 @@ mod tests {
         }
 
         #[test]
-        fn the_wheel_stops_at_the_same_organisms_counted_or_searched(size in 1..=COUNTED, seed in 0..1000_u64) {
-            let mut draws = vec![0; size + 2 * SIBLINGS];
+        fn vector_instructions_choose_the_same_parents(
+            parts in prop::collection::vec(0..4_u32, 1..200), d in 1..70_usize, rate in 0.0..=1.0_f32, seed in 0..1000_u64,
+        ) {
+            let mut wheel: Vec<f32> = parts.iter().scan(0, |sum, part| { *sum += part; Some(*sum as f32) }).collect();
+            // Of marks in sixteenths of a turn many are sums of the wheel, where the turn is a multiple of 16.
+            let turn = &mut wheel[parts.len() - 1];
+            *turn = (*turn / 16.0).ceil() * 16.0;
+            let mut draws = [0; 4 * SIBLINGS];
             Stream::weights(seed, "wheel").fill(0, &mut draws);
-            let mut wheel: Vec<f32> = draws[..size].iter().map(|&draw| unit(draw)).collect();
-            (1..size).for_each(|n| wheel[n] += wheel[n - 1]);
-            let marks: [[f32; SIBLINGS]; 2] = std::array::from_fn(|parent| {
-                // Every third mark is a sum of the wheel.
-                std::array::from_fn(|child| match draws[size + parent * SIBLINGS + child] {
-                    draw if draw % 3 == 0 => wheel[draw as usize % size],
-                    draw => unit(draw) * wheel[size - 1],
-                })
-            });
-            let searched = marks.map(|marks| marks.map(|mark| wheel.partition_point(|&sum| sum <= mark) as u32));
-            prop_assert_eq!(stops(&wheel, &marks), searched);
+            draws.iter_mut().for_each(|draw| *draw &= 0xF000_0000);
+            prop_assert_eq!(pair(&draws, rate, d, &wheel).0, pair_anywhere(&draws, rate, d, &wheel).0);
         }
 
         #[test]
