@@ -5,7 +5,7 @@ use super::elementwise::as_kind;
 use super::modulate::{self, Of};
 use super::programs::Program;
 use super::slice::Kind;
-use super::{DropoutWords, gene_fitness, partial_sums, suffix, sum_rows};
+use super::{DropoutWords, gene_fitness, owners_begins_and_ids, partial_sums, suffix, sum_rows};
 use crate::kernels::{AttentionGradients, AttentionOutputs, AttentionSaved, Modulation, OfValues};
 use crate::ops::attention::Attention;
 use crate::sequences::Sequences;
@@ -72,10 +72,6 @@ impl<'a> Call<'a> {
         if self.head_dim == 32 { Program::Attention32 } else { Program::Attention64 }
     }
 
-    fn begins_and_ids(&self) -> [u64; 2] {
-        [self.sequences.cu_seqlens(), self.sequences.ids()].map(|ids| ids.slice().address())
-    }
-
     /// A block for every tile of every head.
     fn by_tile(&self, heads: usize) -> Grid {
         Grid::line(self.sequences.tile_count() * heads, THREADS)
@@ -88,9 +84,9 @@ impl<'a> Call<'a> {
 }
 
 /// Address, columns and scale of a fitness, as the kernels take it.
-fn fitness_of(modulation: Option<Modulation<'_>>) -> (u64, i32, f32) {
-    modulation.map_or((0, 0, 1.0), |Modulation { fitness, options, .. }| {
-        (fitness.slice().address(), fitness.columns() as i32, options.scale)
+fn fitness_of(modulation: Option<Modulation<'_>>) -> (u64, (i32, f32)) {
+    modulation.map_or((0, (0, 1.0)), |Modulation { fitness, options, .. }| {
+        (fitness.slice().address(), (fitness.columns() as i32, options.scale))
     })
 }
 
@@ -106,32 +102,23 @@ pub fn forward(
     let mut saved = AttentionSaved { lse: Tensor::empty(out.device(), &[out.rows(), options.n_heads]), kept: None };
     let lse = saved.lse.slice_mut().address();
     out.slice_mut();
-    let (DropoutWords { site: [s0, s1, s2, s3], threshold, kept }, group) = (&call.dropout, call.group);
-    let [(q, q_stride), (k, k_stride), (v, v_stride)] = qkv.map(heads);
-    let ([begins, ids], causal) = (call.begins_and_ids(), call.causal);
+    let Call { group, causal, dropout, .. } = call;
     if call.on_tensor_cores(&[qkv[0], qkv[1], qkv[2], out]) && call.modulates(modulation) {
-        if *threshold > 0 {
+        if dropout.threshold > 0 {
             saved.kept = Some(Ids::empty(out.device(), &[options.n_heads * sequences.mask_words()]));
         }
-        let (bits, bit_words) = call.kept(&saved);
-        let (fitness, fitness_columns, scale) = fitness_of(modulation);
-        let ((to, to_stride), tiles) = (heads(out), sequences.tiles().slice().address());
+        let (fitness, tiles) = (fitness_of(modulation), sequences.tiles().slice().address());
         let n_heads = options.n_heads as i32;
         #[rustfmt::skip]
         let arguments = arguments![
-            q, q_stride, k, k_stride, v, v_stride, tiles, n_heads, group, causal, *s0, *s1, *s2, *s3, *threshold,
-            *kept, bits, bit_words, fitness, fitness_columns, scale, to, to_stride, lse
+            qkv.map(heads), tiles, n_heads, group, causal, dropout, call.kept(&saved), fitness, heads(out), lse
         ];
-        context.launch_overlapping(call.program(), "attention", call.by_tile(options.n_heads), arguments, fitness);
+        context.launch_overlapping(call.program(), "attention", call.by_tile(options.n_heads), arguments, fitness.0);
         return saved;
     }
-    let (owners, tokens) = (sequences.owners().slice().address(), sequences.tokens() as i32);
+    let (of_sequences, tokens) = (owners_begins_and_ids(sequences), sequences.tokens() as i32);
     let (d, to) = (call.head_dim as i32, out.slice().address());
-    #[rustfmt::skip]
-    let arguments = arguments![
-        q, q_stride, k, k_stride, v, v_stride, owners, begins, ids, tokens, group, causal, *s0, *s1, *s2, *s3, *threshold,
-        *kept, d, to, lse
-    ];
+    let arguments = arguments![qkv.map(heads), of_sequences, tokens, group, causal, dropout, d, to, lse];
     let kernel = format!("attention_{}", suffix(call.kind));
     context.launch(Program::AttentionGeneral, &kernel, call.by_row(options.n_heads), arguments);
     if let Some(Modulation { fitness, options, .. }) = modulation {
@@ -194,15 +181,12 @@ impl Call<'_> {
         let Call { context, sequences, options, group, causal, .. } = *self;
         let (device, n_heads, tile_count) = (dout.device(), options.n_heads as i32, sequences.tile_count());
         let program = if self.head_dim == 32 { Program::AttentionGradient32 } else { Program::AttentionGradient64 };
-        let (kept, lse) = (self.dropout.kept, saved.lse.slice().address());
-        let (bits, bit_words) = self.kept(saved);
-        let [(q, q_stride), (k, k_stride), (v, v_stride)] = qkv.map(heads);
-        let [(dq, dq_stride), (dk, dk_stride), (dv, dv_stride)] = outputs.map(heads);
-        let tiles = sequences.tiles().slice().address();
-        let ((from, from_stride), (gradient, gradient_stride)) = (heads(out), heads(dout));
+        let (kept, lse, bits) = (self.dropout.kept, saved.lse.slice().address(), self.kept(saved));
+        let ([q, k, v], [dq, dk, dv]) = (qkv.map(heads), outputs.map(heads));
+        let (tiles, from, gradient) = (sequences.tiles().slice().address(), heads(out), heads(dout));
         let along = Tensor::empty(device, &[sequences.tokens(), options.n_heads]);
         let along = along.slice().address();
-        let (fitness, fitness_columns, scale) = fitness_of(modulation);
+        let fitness = fitness_of(modulation);
         // By gene, of every 16 rows of a sequence.
         let of_genes = [sequences.tokens() / 16 + sequences.len(), out.columns()];
         let of_genes = modulation.map(|_| Tensor::empty(device, &of_genes));
@@ -218,9 +202,7 @@ impl Call<'_> {
         let [dq_sums, dk_sums, dv_sums] = [0, 1, 2].map(|of: usize| of_rows[of].slice().address());
         #[rustfmt::skip]
         let arguments = arguments![
-            q, q_stride, k, k_stride, v, v_stride, from, from_stride, gradient, gradient_stride, lse, along, bits, bit_words,
-            tiles, n_heads, group, causal, kept, fitness, fitness_columns, scale, of_genes, dq,
-            dq_stride, dq_sums, width
+            q, k, v, from, gradient, lse, along, bits, tiles, n_heads, group, causal, kept, fitness, of_genes, dq, dq_sums, width
         ];
         context.launch(program, "attention_gradient_in_queries", self.by_tile(options.n_heads), arguments);
         let in_fitness = dfitness.map_or(dmeans, |dfitness| dfitness.slice_mut().address());
@@ -230,15 +212,14 @@ impl Call<'_> {
             let kv_heads = options.n_kv_heads;
             #[rustfmt::skip]
             let arguments =
-                arguments![of_genes, fitness, inverse, begins, count as i32, kv_heads as i32, group, in_fitness];
+                arguments![of_genes, fitness.0, inverse, begins, count as i32, kv_heads as i32, group, in_fitness];
             let grid = Grid::each(32 * count * kv_heads, THREADS);
             context.launch_yielding(program, "gradient_in_fitness", grid, arguments, in_fitness);
         }
         #[rustfmt::skip]
         let arguments = arguments![
-            q, q_stride, k, k_stride, v, v_stride, gradient, gradient_stride, lse, along, bits, bit_words,
-            tiles, n_heads, group, causal, kept, fitness, fitness_columns, scale, dmeans, ancestry,
-            dk, dk_stride, dk_sums, dv, dv_stride, dv_sums, width
+            q, k, v, gradient, lse, along, bits, tiles, n_heads, group, causal, kept, fitness, dmeans, ancestry, dk, dk_sums,
+            dv, dv_sums, width
         ];
         let grid = self.by_tile(options.n_kv_heads);
         context.launch_overlapping(program, "attention_gradient_in_keys", grid, arguments, in_fitness);
@@ -246,28 +227,18 @@ impl Call<'_> {
     }
 
     fn on_rows(&self, qkv: [&Tensor; 3], saved: &AttentionSaved, dout: &Tensor, outputs: [&Tensor; 3]) {
-        let Call { context, sequences, options, group, causal, .. } = *self;
-        let DropoutWords { site: [s0, s1, s2, s3], threshold, kept } = &self.dropout;
-        let [(q, q_stride), (k, k_stride), (v, v_stride)] = qkv.map(heads);
-        let [(dq, dq_stride), (dk, dk_stride), (dv, dv_stride)] = outputs.map(heads);
-        let ([begins, ids], lse) = (self.begins_and_ids(), saved.lse.slice().address());
-        let owners = sequences.owners().slice().address();
+        let Call { context, sequences, options, group, causal, dropout, .. } = *self;
+        let ([q, k, v], [dq, dk, dv]) = (qkv.map(heads), outputs.map(heads));
+        let (of_sequences, lse) = (owners_begins_and_ids(sequences), saved.lse.slice().address());
         let mut along = Tensor::empty(dout.device(), &[sequences.tokens(), options.n_heads]);
         let along = along.slice_mut().address();
-        let (gradient, gradient_stride) = heads(dout);
-        let (tokens, d, kind) = (sequences.tokens() as i32, self.head_dim as i32, suffix(self.kind));
-        #[rustfmt::skip]
-        let arguments = arguments![
-            q, q_stride, k, k_stride, v, v_stride, gradient, gradient_stride, lse, owners, begins, ids, tokens, group,
-            causal, *s0, *s1, *s2, *s3, *threshold, *kept, d, dq, dq_stride, along
-        ];
+        let (gradient, tokens) = (heads(dout), sequences.tokens() as i32);
+        let (d, kind) = (self.head_dim as i32, suffix(self.kind));
+        let arguments = arguments![q, k, v, gradient, lse, of_sequences, tokens, group, causal, dropout, d, dq, along];
         let kernel = format!("attention_gradient_in_queries_{kind}");
         context.launch(Program::AttentionGeneral, &kernel, self.by_row(options.n_heads), arguments);
-        #[rustfmt::skip]
-        let arguments = arguments![
-            q, q_stride, k, k_stride, v, v_stride, gradient, gradient_stride, lse, along, owners, begins, ids, tokens,
-            group, causal, *s0, *s1, *s2, *s3, *threshold, *kept, d, dk, dk_stride, dv, dv_stride
-        ];
+        let arguments =
+            arguments![q, k, v, gradient, lse, along, of_sequences, tokens, group, causal, dropout, d, dk, dv];
         let kernel = format!("attention_gradient_in_keys_{kind}");
         context.launch(Program::AttentionGeneral, &kernel, self.by_row(options.n_kv_heads), arguments);
     }

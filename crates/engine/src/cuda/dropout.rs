@@ -3,7 +3,7 @@
 use super::context::{Context, Grid, arguments};
 use super::elementwise::as_kind;
 use super::programs::Program::Dropout as Kernels;
-use super::{DropoutWords, suffix};
+use super::{DropoutWords, owners_begins_and_ids, suffix};
 use crate::random::Site;
 use crate::sequences::Sequences;
 use crate::tensor::Tensor;
@@ -13,27 +13,12 @@ const THREADS: usize = 128;
 pub fn dropout(context: &Context, x: &Tensor, sequences: &Sequences, probability: f32, site: Site, out: &mut Tensor) {
     let kind = out.slice().kind();
     let x = as_kind(context, x, kind);
-    let [owners, begins, ids] =
-        [sequences.owners(), sequences.cu_seqlens(), sequences.ids()].map(|ids| ids.slice().address());
-    let DropoutWords { site, threshold, kept } = DropoutWords::new(Some((probability, site)));
+    let draws = (owners_begins_and_ids(sequences), DropoutWords::new(Some((probability, site))));
     let (from, to) = (x.slice().address(), out.slice_mut().address());
     context.launch(
         Kernels,
         &format!("dropout_{}", suffix(kind)),
         Grid::line(x.rows(), THREADS),
-        arguments![
-            from,
-            owners,
-            begins,
-            ids,
-            site[0],
-            site[1],
-            site[2],
-            site[3],
-            threshold,
-            kept,
-            to,
-            x.columns() as i32,
-        ],
+        arguments![from, draws, to, x.columns() as i32],
     );
 }

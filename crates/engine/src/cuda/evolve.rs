@@ -71,14 +71,14 @@ fn sampled(
     let [begins, ids] = [sequences.cu_seqlens(), sequences.ids()].map(|ids| ids.slice().address());
     let (stride, out) = (slice.stride(values.columns()) as i32, ancestry.slice_mut().address());
     let Evolve { num_generations, mutation_rate, crossover_rate, selection_pressure, .. } = *options;
-    let (generations, [s0, s1, s2, s3]) = (num_generations as i32, site.words());
+    let (generations, site) = (num_generations as i32, site.words());
     if let Some(words) = words_of_few(options, size, longest, slice).filter(|_| stride % 4 == 0) {
         // What genes carry is good to 2^-15: enough for the fitness where activations have less.
         let gives_fitness = slice.kind() == Kind::Bf16;
         let [fitness, inverse] = fitness.each_mut().map(|x| if gives_fitness { x.slice_mut().address() } else { 0 });
         #[rustfmt::skip]
         let arguments = arguments![
-            slice.address(), stride, begins, ids, heads as i32, s0, s1, s2, s3, generations, mutation_rate, crossover_rate,
+            slice.address(), stride, begins, ids, heads as i32, site, generations, mutation_rate, crossover_rate,
             selection_pressure, out, fitness, inverse
         ];
         let grid = Grid { shared: 4 * words, ..Grid::line(count * heads, d) };
@@ -99,7 +99,7 @@ fn sampled(
     let room = room.as_ref().map_or(0, |room| room.slice().address());
     #[rustfmt::skip]
     let arguments = arguments![
-        slice.address(), stride, begins, ids, s0, s1, s2, s3, d as i32, size as i32, generations, mutation_rate,
+        slice.address(), stride, begins, ids, site, d as i32, size as i32, generations, mutation_rate,
         crossover_rate, selection_pressure, room, i32::from(counted), out
     ];
     let grid = Grid { blocks: [count, heads, 1], threads: THREADS, shared: 4 * words };

@@ -3,7 +3,7 @@
 use super::context::{Context, Grid, arguments};
 use super::elementwise::as_kind;
 use super::programs::Program::LayerNorm;
-use super::{DropoutWords, partial_sums, suffix, sum_rows};
+use super::{DropoutWords, owners_begins_and_ids, partial_sums, suffix, sum_rows};
 use crate::ops::residual_norm::ResidualDropout;
 use crate::sequences::Sequences;
 use crate::tensor::Tensor;
@@ -17,13 +17,10 @@ fn blocks_at_once(columns: usize) -> usize {
     if columns == 384 { 5 } else { 3 }
 }
 
-/// Where dropout's draws come from, as the kernels take it: owners, begins and ids of the sequences, and the words.
+/// Where dropout's draws come from, as the kernels take it.
 fn draws(dropout: Option<(&Sequences, ResidualDropout)>) -> ([u64; 3], DropoutWords) {
     let words = DropoutWords::new(dropout.map(|(_, ResidualDropout { probability, site })| (probability, site)));
-    let sequences = dropout.map_or([0; 3], |(sequences, _)| {
-        [sequences.owners(), sequences.cu_seqlens(), sequences.ids()].map(|ids| ids.slice().address())
-    });
-    (sequences, words)
+    (dropout.map_or([0; 3], |(sequences, _)| owners_begins_and_ids(sequences)), words)
 }
 
 pub fn forward(context: &Context, x: &Tensor, affine: [&Tensor; 2], epsilon: f32, [y, statistics]: [&mut Tensor; 2]) {
@@ -54,7 +51,6 @@ fn norm(
     let x = as_kind(context, x, kind);
     let residual = residual.map(|(residual, sum)| (as_kind(context, residual, kind), sum.slice_mut().address()));
     let (residual, sum) = residual.as_ref().map_or((0, 0), |(residual, sum)| (residual.slice().address(), *sum));
-    let ([owners, begins, ids], DropoutWords { site, threshold, kept }) = draws(dropout);
     let [gain, bias] = [gain, bias].map(|x| x.slice().address());
     let [y, statistics] = [y, statistics].map(|x| x.slice_mut().address());
     let x = x.slice().address();
@@ -62,27 +58,7 @@ fn norm(
         LayerNorm,
         &format!("norm_{}", suffix(kind)),
         Grid::line(rows.div_ceil(WARPS), 32 * WARPS),
-        arguments![
-            x,
-            residual,
-            owners,
-            begins,
-            ids,
-            site[0],
-            site[1],
-            site[2],
-            site[3],
-            threshold,
-            kept,
-            gain,
-            bias,
-            epsilon,
-            sum,
-            y,
-            statistics,
-            rows as i32,
-            columns as i32,
-        ],
+        arguments![x, residual, draws(dropout), gain, bias, epsilon, sum, y, statistics, rows as i32, columns as i32,],
     );
 }
 
@@ -102,7 +78,6 @@ pub fn backward(
     let width = if matches!(columns, 384 | 768) { columns.to_string() } else { "any".to_owned() };
     let of_parameters = sum_rows::room(x.device(), blocks, &[columns; 2]);
     let of_last = Tensor::empty(x.device(), &[blocks, columns]);
-    let ([owners, begins, ids], DropoutWords { site, threshold, kept }) = draws(dropout);
     let [from, gain, statistics, gradient] = [&x, gain, statistics, &dy].map(|x| x.slice().address());
     let (to, sums, sums_of_last) =
         (dx.slice_mut().address(), of_parameters[0].slice().address(), of_last.slice().address());
@@ -120,15 +95,7 @@ pub fn backward(
             gain,
             statistics,
             gradient,
-            owners,
-            begins,
-            ids,
-            site[0],
-            site[1],
-            site[2],
-            site[3],
-            threshold,
-            kept,
+            draws(dropout),
             to,
             masked,
             sums,

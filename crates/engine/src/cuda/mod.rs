@@ -56,7 +56,7 @@ use crate::optim::AdamW;
 use crate::random::Site;
 use crate::sequences::Sequences;
 use crate::tensor::{Ids, Tensor};
-use context::Context;
+use context::{Argument, Context};
 use slice::Kind;
 
 pub use context::GpuInfo;
@@ -85,10 +85,22 @@ fn suffix(kind: Kind) -> &'static str {
 }
 
 /// What a kernel of dropout takes: the site's words, the draw below which it drops, what is left of 1.
+#[derive(Clone, Copy)]
 struct DropoutWords {
     site: [u32; 4],
     threshold: u32,
     kept: f32,
+}
+
+impl Argument for DropoutWords {
+    fn put(self, after: &mut Vec<u64>) {
+        (self.site, (self.threshold, self.kept)).put(after);
+    }
+}
+
+/// Where the sequences' draws are found: the tokens' owners, and the sequences' begins and ids.
+fn owners_begins_and_ids(sequences: &Sequences) -> [u64; 3] {
+    [sequences.owners(), sequences.cu_seqlens(), sequences.ids()].map(|ids| ids.slice().address())
 }
 
 impl DropoutWords {

@@ -32,18 +32,18 @@ impl Grid {
     }
 }
 
-/// A kernel's argument as the eight bytes from which its value is read.
+/// An argument of a kernel, or several that follow one another.
 pub trait Argument {
-    /// Those bytes.
-    fn bits(self) -> u64;
+    /// Puts the eight bytes from which each one's value is read after those of the arguments before.
+    fn put(self, after: &mut Vec<u64>);
 }
 
 macro_rules! argument {
     ($($type:ty => $bits:expr),+ $(,)?) => {
         $(impl Argument for $type {
-            fn bits(self) -> u64 {
+            fn put(self, after: &mut Vec<u64>) {
                 let bits: fn($type) -> u64 = $bits;
-                bits(self)
+                after.push(bits(self));
             }
         })+
     };
@@ -57,10 +57,29 @@ argument! {
     bool => u64::from,
 }
 
+impl<A: Argument, const N: usize> Argument for [A; N] {
+    fn put(self, after: &mut Vec<u64>) {
+        self.into_iter().for_each(|argument| argument.put(after));
+    }
+}
+
+impl<A: Argument, B: Argument> Argument for (A, B) {
+    fn put(self, after: &mut Vec<u64>) {
+        self.0.put(after);
+        self.1.put(after);
+    }
+}
+
 /// The bytes of a kernel's arguments, in its parameters' order: pointers and `usize` for `u64`, `i32` for `int`,
 /// `u32` for `unsigned`, `f32` for `float`.
 macro_rules! arguments {
-    ($($argument:expr),+ $(,)?) => { &mut [$($crate::cuda::context::Argument::bits($argument)),+] };
+    ($($argument:expr),+ $(,)?) => {
+        &mut {
+            let mut all = Vec::new();
+            $($crate::cuda::context::Argument::put($argument, &mut all);)+
+            all
+        }
+    };
 }
 pub(in crate::cuda) use arguments;
 
