@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::ffi::CString;
 use std::path::PathBuf;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::{fs, thread};
 
 use cudarc::driver::result::{self, module};
@@ -49,53 +50,54 @@ macro_rules! programs {
     };
 }
 
+// In the order in which a first step asks for them; those that few models need come last.
 programs! {
-    /// Multi-tensor AdamW and norms.
-    AdamW: "adamw.cu",
-    /// Attention on tensor cores, heads of 32.
-    Attention32: "attention.cu" "-DHEAD_DIM=32",
-    /// The same, heads of 64.
-    Attention64: "attention.cu" "-DHEAD_DIM=64",
-    /// Its gradients, heads of 32.
-    AttentionGradient32: "attention_gradient.cu" "-DHEAD_DIM=32",
-    /// The same, heads of 64.
-    AttentionGradient64: "attention_gradient.cu" "-DHEAD_DIM=64",
-    /// Attention for any head dimension and type.
-    AttentionGeneral: "attention_general.cu",
-    /// Dropout alone.
-    Dropout: "dropout.cu",
-    /// Element-wise functions and copies.
-    Elementwise: "elementwise.cu",
     /// Sums of table rows.
     Embedding: "embedding.cu",
-    /// Evolution of populations.
-    Evolve: "evolve.cu",
-    /// Evolution of the default number of organisms, heads of 32.
-    EvolveFew32: "evolve_few.cu" "-DHEAD_DIM=32",
-    /// The same, heads of 64.
-    EvolveFew64: "evolve_few.cu" "-DHEAD_DIM=64",
-    /// Gene fitness.
-    GeneFitness: "gene_fitness.cu",
-    /// The contrastive loss.
-    InfoNce: "info_nce.cu",
-    /// Rows of unit length.
-    L2Normalize: "l2_normalize.cu",
-    /// The largest entries of rows.
-    Largest: "largest.cu",
     /// Layer norm, alone and of a residual sum.
     LayerNorm: "layer_norm.cu",
+    /// Attention's gradients on tensor cores, heads of 64.
+    AttentionGradient64: "attention_gradient.cu" "-DHEAD_DIM=64",
+    /// The same, heads of 32.
+    AttentionGradient32: "attention_gradient.cu" "-DHEAD_DIM=32",
+    /// Attention on tensor cores, heads of 64.
+    Attention64: "attention.cu" "-DHEAD_DIM=64",
+    /// The same, heads of 32.
+    Attention32: "attention.cu" "-DHEAD_DIM=32",
+    /// Dropout alone.
+    Dropout: "dropout.cu",
     /// What surrounds a product: GELU, casts of weights.
     Linear: "linear.cu",
-    /// Modulation by gene fitness.
-    Modulate: "modulate.cu",
+    /// Element-wise functions and copies.
+    Elementwise: "elementwise.cu",
     /// Pooling.
     Pool: "pool.cu",
-    /// RMS norm.
-    RmsNorm: "rms_norm.cu",
-    /// Softmax over rows.
-    Softmax: "softmax.cu",
+    /// Rows of unit length.
+    L2Normalize: "l2_normalize.cu",
+    /// The contrastive loss.
+    InfoNce: "info_nce.cu",
     /// Sums over rows.
     SumRows: "sum_rows.cu",
+    /// Multi-tensor AdamW and norms.
+    AdamW: "adamw.cu",
+    /// The largest entries of rows.
+    Largest: "largest.cu",
+    /// Evolution of the default number of organisms, heads of 64.
+    EvolveFew64: "evolve_few.cu" "-DHEAD_DIM=64",
+    /// The same, heads of 32.
+    EvolveFew32: "evolve_few.cu" "-DHEAD_DIM=32",
+    /// Gene fitness.
+    GeneFitness: "gene_fitness.cu",
+    /// Evolution of populations.
+    Evolve: "evolve.cu",
+    /// Modulation by gene fitness.
+    Modulate: "modulate.cu",
+    /// RMS norm.
+    RmsNorm: "rms_norm.cu",
+    /// Attention for any head dimension and type.
+    AttentionGeneral: "attention_general.cu",
+    /// Softmax over rows.
+    Softmax: "softmax.cu",
 }
 
 /// What programs include.
@@ -113,8 +115,24 @@ type Compiled = CudaResult<Vec<u8>>;
 /// The kernels of one GPU.
 #[derive(Debug)]
 pub struct Programs {
-    compiling: Mutex<HashMap<Program, thread::JoinHandle<Compiled>>>,
+    images: Arc<Images>,
+    compilers: Mutex<Vec<thread::JoinHandle<()>>>,
     loaded: Mutex<HashMap<Program, Loaded>>,
+}
+
+/// What the compiler made of each program, or is making: whoever asks for one first makes it, and the others wait.
+#[derive(Debug)]
+struct Images {
+    info: GpuInfo,
+    of: [OnceLock<Compiled>; Program::ALL.len()],
+    /// Whether nobody asks any more.
+    given_up: AtomicBool,
+}
+
+impl Images {
+    fn of(&self, program: Program) -> &Compiled {
+        self.of[program as usize].get_or_init(|| cached(program, &self.info))
+    }
 }
 
 #[derive(Debug)]
@@ -129,12 +147,24 @@ unsafe impl Send for Loaded {}
 
 impl Programs {
     /// Begins to compile, or to read from disk, every program; each is waited for when a kernel of it is first asked for.
+    /// Half of the processors are left to what the program does meanwhile.
     pub fn compiling(info: &GpuInfo) -> Self {
-        let begin = |&program: &Program| {
-            let info = info.clone();
-            (program, thread::spawn(move || cached(program, &info)))
+        let of = std::array::from_fn(|_| OnceLock::new());
+        let images = Arc::new(Images { info: info.clone(), of, given_up: AtomicBool::new(false) });
+        let next = Arc::new(AtomicUsize::new(0));
+        let compiler = |_| {
+            let (images, next) = (images.clone(), next.clone());
+            thread::spawn(move || {
+                while let Some(&program) = Program::ALL.get(next.fetch_add(1, Ordering::Relaxed))
+                    && !images.given_up.load(Ordering::Relaxed)
+                {
+                    images.of(program);
+                }
+            })
         };
-        Programs { compiling: Mutex::new(Program::ALL.iter().map(begin).collect()), loaded: Mutex::default() }
+        let threads = thread::available_parallelism().map_or(1, usize::from).div_ceil(2);
+        let compilers = (0..threads.min(Program::ALL.len())).map(compiler).collect();
+        Programs { images, compilers: Mutex::new(compilers), loaded: Mutex::default() }
     }
 
     /// A kernel that may have so many bytes of dynamic shared memory.
@@ -162,10 +192,7 @@ impl Programs {
     }
 
     fn load(&self, program: Program) -> CudaResult<CUmodule> {
-        let compiling = self.compiling.lock().unwrap_or_else(PoisonError::into_inner).remove(&program);
-        let failed = |reason: &str| CudaError::Call { call: program.file().into(), reason: reason.into() };
-        let compiling = compiling.ok_or_else(|| failed("it could not be loaded before"))?;
-        let image = compiling.join().map_err(|_| failed("the compiler's thread panicked"))??;
+        let image = self.images.of(program).as_ref().map_err(CudaError::clone)?;
         // SAFETY: the image is what the compiler made, whole.
         unsafe { module::load_data(image.as_ptr().cast()) }.calling(program.file())
     }
@@ -175,8 +202,9 @@ impl Programs {
     /// # Safety
     /// No kernel may be running or asked for afterwards.
     pub unsafe fn release(&self) {
-        for (_, compiling) in self.compiling.lock().unwrap_or_else(PoisonError::into_inner).drain() {
-            let _ = compiling.join();
+        self.images.given_up.store(true, Ordering::Relaxed);
+        for compiler in self.compilers.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            let _ = compiler.join();
         }
         for (_, loaded) in self.loaded.lock().unwrap_or_else(PoisonError::into_inner).drain() {
             // SAFETY: by the contract nothing of it runs.
