@@ -73,7 +73,12 @@ impl AdamW {
 
 /// The Euclidean norm `[1]` of all parameters' gradients together; `None` of none.
 pub fn global_norm(gradients: &Gradients) -> Option<Tensor> {
-    let tensors: Vec<&Tensor> = gradients.parameters().map(|(_, gradient)| gradient).collect();
+    norm(gradients.parameters().map(|(_, gradient)| gradient))
+}
+
+/// The Euclidean norm `[1]` of all elements of some tensors of one device; `None` of none.
+pub fn norm<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> Option<Tensor> {
+    let tensors: Vec<&Tensor> = tensors.into_iter().collect();
     let mut norm = Tensor::empty(tensors.first()?.device(), &[1]);
     norm.device().clone().kernels().global_norm(&tensors, &mut norm);
     Some(norm)

@@ -2,4 +2,4 @@
 
 mod adamw;
 
-pub use adamw::{AdamW, Moments, global_norm};
+pub use adamw::{AdamW, Moments, global_norm, norm};

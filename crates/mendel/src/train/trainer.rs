@@ -1,7 +1,7 @@
 //! The training step.
 
 use mendel_engine::ops::info_nce::InfoNce;
-use mendel_engine::optim::{AdamW, Moments};
+use mendel_engine::optim::{AdamW, Moments, norm};
 use mendel_engine::{Gradients, Tape, Tensor, Var};
 
 use super::batch::{MicroBatches, TrainingBatch};
@@ -133,7 +133,8 @@ impl Trainer {
 
     /// Whether every weight is a finite number: a step can end in one that is not, and only the next would show it.
     pub fn is_finite(&self) -> bool {
-        self.encoder.bert.parameters().iter().all(|(_, _, tensor)| tensor.to_vec().iter().all(|x| x.is_finite()))
+        norm(self.encoder.bert.parameters().iter().map(|(_, _, tensor)| tensor))
+            .is_none_or(|norm| norm.item().is_finite())
     }
 
     /// The loss of a batch, and its gradient in every parameter.
@@ -186,8 +187,9 @@ impl Trainer {
     /// at its initial weights, and nothing else tells.
     pub fn check_gradients(&self, batch: &TrainingBatch) -> Result<(), TrainError> {
         let (_, gradients) = self.gradients(0, batch)?;
-        let reached =
-            |id| gradients.of_parameter(id).is_some_and(|gradient| gradient.to_vec().iter().any(|&x| x != 0.0));
+        let reached = |id| {
+            gradients.of_parameter(id).and_then(|gradient| norm([gradient])).is_some_and(|norm| norm.item() != 0.0)
+        };
         let parameters = self.encoder.bert.parameters().iter();
         let mut cut = parameters.filter(|&(id, name, _)| !name.ends_with(WITHOUT_GRADIENT) && !reached(id));
         let first = cut.next();
