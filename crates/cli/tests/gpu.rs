@@ -254,7 +254,9 @@ fn kernels_are_compiled_once_and_again_where_their_file_is_damaged() {
     gpu.succeed(&line);
     let folder = gpu.place.path("cache/mendel/kernels");
     let first = kept(&folder);
-    assert!(first.len() > 10 && first.iter().all(|(name, ..)| name.ends_with(".cubin")), "{:?}", names(&folder));
+    // At least what was asked for: others are not waited for at the end.
+    assert!(first.iter().any(|(name, ..)| name.starts_with("softmax-")), "{:?}", names(&folder));
+    assert!(first.iter().all(|(name, ..)| name.ends_with(".cubin")), "{:?}", names(&folder));
     // With no compiler to be found nothing can be compiled.
     let without_compiler = || {
         let mut program = gpu.program(&line);

@@ -303,6 +303,16 @@ fn a_finished_run_that_is_resumed_writes_the_same_artefacts_again() {
 }
 
 #[test]
+fn a_finished_comparison_that_is_resumed_keeps_the_costs_that_it_measured() {
+    let runs = Runs::new();
+    runs.straight("compare", "straight", &[]);
+    let comparison = runs.place.path("straight/comparison.json");
+    let before = fs::read(&comparison).unwrap();
+    runs.resume("compare", "straight", &[]);
+    assert_eq!(fs::read(&comparison).unwrap(), before);
+}
+
+#[test]
 fn a_run_is_resumed_by_its_output_folder_alone() {
     let runs = Runs::new();
     runs.straight("train", "straight", &GENETIC);

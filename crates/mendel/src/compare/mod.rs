@@ -55,6 +55,7 @@ pub fn compare(run: &mut Run<'_>, resume: &Resume) -> Result<Outcome, TrainError
     if *resume == Resume::Overwrite {
         artefacts.clear()?;
     }
+    let known = measured_before(&artefacts, settings, &planned);
     artefacts.begin(settings)?;
     for PlannedRun { settings, arm, start } in &planned {
         if !matches!(start, Start::Finished(_)) {
@@ -91,16 +92,16 @@ pub fn compare(run: &mut Run<'_>, resume: &Resume) -> Result<Outcome, TrainError
         record.write(&settings, &arm)?;
         records.push(record);
     }
-    let several = settings.arms.len() > 1;
-    let step_costs = if several { cost::step_costs(run, &inputs)? } else { Some(Default::default()) };
-    let Some(step_costs) = step_costs else {
+    let by_arm = by_arm(settings, &records);
+    let arms = results(settings, &by_arm);
+    let measured = match known {
+        Some(known) => Some(known),
+        None => measure(run, &inputs, &by_arm)?,
+    };
+    let Some(measured) = measured else {
         // All runs have their records: resuming makes the rest.
         return Ok(Outcome::Interrupted(settings.output_dir.clone()));
     };
-    let by_arm = by_arm(settings, &records);
-    let arms = results(settings, &by_arm);
-    let measured =
-        Measured { step_costs, examples: examples::of(run, &inputs, &by_arm)?, machine: Machine::this(&inputs.device) };
     let comparison = Comparison::new(arms, &by_arm, measured);
     comparison.arms.iter().try_for_each(|arm| artefacts.arm(arm))?;
     artefacts.comparison(&comparison)?;
@@ -112,6 +113,23 @@ pub fn compare(run: &mut Run<'_>, resume: &Resume) -> Result<Outcome, TrainError
         run.observer.observe(Event::Note(format!("report: {}", folder.join("report.html").display())));
     }
     Ok(Outcome::Done(Box::new(comparison)))
+}
+
+/// What a comparison measured of which every run is finished: there is nothing that would make it other.
+fn measured_before(artefacts: &Artefacts, settings: &Settings, planned: &[PlannedRun]) -> Option<Measured> {
+    let measured = artefacts.measured().ok()?;
+    let finished = planned.iter().all(|run| matches!(run.start, Start::Finished(_)));
+    let has = |arm: &Arm| measured.step_costs.contains_key(&arm.name);
+    (finished && settings.arms.iter().all(has)).then_some(measured)
+}
+
+/// What cannot be found from the runs alone; nothing where the user stops it.
+fn measure(run: &mut Run<'_>, inputs: &Inputs, by_arm: &[Vec<&RunRecord>]) -> Result<Option<Measured>, TrainError> {
+    let several = run.settings.arms.len() > 1;
+    let step_costs = if several { cost::step_costs(run, inputs)? } else { Some(Default::default()) };
+    let Some(step_costs) = step_costs else { return Ok(None) };
+    let (examples, machine) = (examples::of(run, inputs, by_arm)?, Machine::this(&inputs.device));
+    Ok(Some(Measured { step_costs, examples, machine }))
 }
 
 /// Writes the comparison and its report again, from the records and histories of a folder. Statistics are made anew;
