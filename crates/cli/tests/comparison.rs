@@ -117,6 +117,14 @@ fn the_report_made_again_is_the_same() {
 }
 
 #[test]
+fn a_training_of_one_arm_has_nothing_to_report() {
+    let place = Place::new();
+    let (dataset, out) = (place.pairs(), place.argument("out"));
+    succeed(&["train", "--model", "demo-tiny", "--dataset", &dataset, "--max-steps", "2", "--output-dir", &out]);
+    fail(1, &["report", &out], &["holds one arm, standard,", "standard_attention_results.json"]);
+}
+
+#[test]
 fn an_arm_of_ones_own_is_trained_with_what_it_changes() {
     let place = Place::new();
     let (dataset, out) = (place.pairs(), place.argument("out"));

@@ -140,6 +140,9 @@ fn measure(run: &mut Run<'_>, inputs: &Inputs, by_arm: &[Vec<&RunRecord>]) -> Re
 pub fn report_again(folder: &Path) -> Result<Comparison, TrainError> {
     let artefacts = Artefacts::at(folder);
     let settings = artefacts.settings()?;
+    if let [arm] = settings.arms.as_slice() {
+        return Err(TrainError::OneArm { folder: folder.into(), arm: arm.name.clone() });
+    }
     let mut records = Vec::new();
     for seed in settings.of_each_seed() {
         for arm in &settings.arms {

@@ -128,6 +128,17 @@ pub enum TrainError {
         /// The run.
         run: String,
     },
+    /// A folder of which a report is asked, where there is nothing to compare.
+    #[error(
+        "'{}' holds one arm, {arm}, and so no comparison to report on: its results are in {arm}_attention_results.json",
+        folder.display()
+    )]
+    OneArm {
+        /// The folder.
+        folder: PathBuf,
+        /// The arm.
+        arm: String,
+    },
     /// A setting that the model cannot have.
     #[error("{0}")]
     Setting(#[source] InvalidSetting),

@@ -133,8 +133,10 @@ impl Trainer {
 
     /// Whether every weight is a finite number: a step can end in one that is not, and only the next would show it.
     pub fn is_finite(&self) -> bool {
-        norm(self.encoder.bert.parameters().iter().map(|(_, _, tensor)| tensor))
-            .is_none_or(|norm| norm.item().is_finite())
+        let weights = || self.encoder.bert.parameters().iter().map(|(_, _, tensor)| tensor);
+        // The squares of what is finite may not be.
+        norm(weights()).is_none_or(|norm| norm.item().is_finite())
+            || weights().all(|tensor| tensor.to_vec().iter().all(|x| x.is_finite()))
     }
 
     /// The loss of a batch, and its gradient in every parameter.
@@ -187,9 +189,11 @@ impl Trainer {
     /// at its initial weights, and nothing else tells.
     pub fn check_gradients(&self, batch: &TrainingBatch) -> Result<(), TrainError> {
         let (_, gradients) = self.gradients(0, batch)?;
-        let reached = |id| {
-            gradients.of_parameter(id).and_then(|gradient| norm([gradient])).is_some_and(|norm| norm.item() != 0.0)
+        // The squares of what is not 0 may be.
+        let is_zero = |gradient: &Tensor| {
+            norm([gradient]).is_none_or(|norm| norm.item() == 0.0) && gradient.to_vec().iter().all(|&x| x == 0.0)
         };
+        let reached = |id| gradients.of_parameter(id).is_some_and(|gradient| !is_zero(gradient));
         let parameters = self.encoder.bert.parameters().iter();
         let mut cut = parameters.filter(|&(id, name, _)| !name.ends_with(WITHOUT_GRADIENT) && !reached(id));
         let first = cut.next();
