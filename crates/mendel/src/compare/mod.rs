@@ -29,7 +29,7 @@ use crate::report::Report;
 use crate::settings::Settings;
 use crate::train::{
     Inputs, PlannedRun, Resume, Run, RunRecord, Start, TrainError, Trainer, Training, TrainingBatch, arm_name,
-    clear_checkpoints, plan, train_arm,
+    clear_checkpoints, plan, settings_that_differ, train_arm,
 };
 
 /// How a comparison ended.
@@ -115,12 +115,11 @@ pub fn compare(run: &mut Run<'_>, resume: &Resume) -> Result<Outcome, TrainError
     Ok(Outcome::Done(Box::new(comparison)))
 }
 
-/// What a comparison measured of which every run is finished: there is nothing that would make it other.
+/// What a comparison of the same arms and seeds measured, if every run is finished: nothing would make it other.
 fn measured_before(artefacts: &Artefacts, settings: &Settings, planned: &[PlannedRun]) -> Option<Measured> {
-    let measured = artefacts.measured().ok()?;
     let finished = planned.iter().all(|run| matches!(run.start, Start::Finished(_)));
-    let has = |arm: &Arm| measured.step_costs.contains_key(&arm.name);
-    (finished && settings.arms.iter().all(has)).then_some(measured)
+    let same = settings_that_differ(&artefacts.settings().ok()?, settings).is_empty();
+    if finished && same { artefacts.measured().ok() } else { None }
 }
 
 /// What cannot be found from the runs alone; nothing where the user stops it.
