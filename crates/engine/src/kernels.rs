@@ -134,6 +134,12 @@ pub trait Kernels: Send + Sync {
         douts: &[&Tensor],
         gradients: LinearGradients<'_>,
     );
+    /// `out = gelu(x W₁ᵀ + b₁) W₂ᵀ + b₂`, of which no gradient will be asked.
+    fn feed_forward(&self, x: &Tensor, [inner, outer]: [Affine<'_>; 2], out: &mut Tensor) {
+        let mut between = [Tensor::activation(x.device(), &[x.rows(), inner.weight.rows()])];
+        self.linear(x, Activation::Identity, &[inner], &mut between);
+        self.linear(&between[0], Activation::Gelu, &[outer], std::slice::from_mut(out));
+    }
     /// Softmax over the last dimension.
     fn softmax(&self, x: &Tensor, out: &mut Tensor);
     /// Gradient of [`Kernels::softmax`] from its output `y`.

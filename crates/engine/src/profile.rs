@@ -98,6 +98,7 @@ take_the_time_of! {
     fn matmul(a: Matrix<'_>, b: Matrix<'_>, out: &mut Tensor);
     fn linear(x: &Tensor, activation: Activation, parts: &[Affine<'_>], outs: &mut [Tensor]);
     fn linear_backward(x: Tensor, activation: Activation, weights: &[&Tensor], douts: &[&Tensor], gradients: LinearGradients<'_>);
+    fn feed_forward(x: &Tensor, maps: [Affine<'_>; 2], out: &mut Tensor);
     fn softmax(x: &Tensor, out: &mut Tensor);
     fn softmax_backward(y: &Tensor, dy: &Tensor, dx: &mut Tensor);
     fn embedding_sum(parts: &[(&Ids, &Tensor)], out: &mut Tensor);

@@ -77,10 +77,10 @@ impl Linear {
         x.linear(&weight, bias.as_ref())
     }
 
-    /// The map of GELU of the input.
-    pub fn forward_gelu(&self, pass: &Pass<'_>, x: &Var) -> mendel_engine::Result<Var> {
-        let (weight, bias) = self.parameters(pass);
-        x.gelu_linear(&weight, bias.as_ref())
+    /// The outer map of GELU of the inner one.
+    pub fn feed_forward(maps: [&Linear; 2], pass: &Pass<'_>, x: &Var) -> mendel_engine::Result<Var> {
+        let parameters = maps.map(|map| map.parameters(pass));
+        x.feed_forward(parameters.each_ref().map(|(weight, bias)| (weight, bias.as_ref())))
     }
 
     /// Several maps of one input.

@@ -2,7 +2,7 @@
 
 use super::matmul::{
     Activated, Depth, Finished, GROUP_COLUMNS, Packed, ROWS_AHEAD, Turned, UnitName, View, multiply,
-    multiply_gradients, multiply_rows, store_plain, with_unit,
+    multiply_gradients, multiply_rows, multiply_twice, store_plain, with_unit,
 };
 use super::parallel::{SharedMatrix, prefetch};
 use super::rows;
@@ -20,23 +20,38 @@ pub fn forward(unit: UnitName, x: &Tensor, activation: Activation, parts: &[Affi
         let rights: Vec<Packed<U>> = parts.iter().map(pack).collect();
         let outs: Vec<SharedMatrix<'_>> = outs.iter_mut().map(SharedMatrix::of).collect();
         multiply_rows(&activated(x, activation), &rights, #[inline(always)] |index: usize, part: Finished<'_>| {
-            // SAFETY: parts of one product are disjoint.
-            let mut block = unsafe { outs[index].block(part.rows.clone(), part.columns.clone()) };
-            let bias = parts[index].bias.map(|bias| &bias.data()[part.columns.clone()]);
-            for (row, place) in part.rows.clone().enumerate() {
-                block.prefetch(row + ROWS_AHEAD);
-                let (out, sums) = (block.row(row), part.row(place));
-                match bias {
-                    None => out.copy_from_slice(sums),
-                    Some(bias) => {
-                        for ((out, &sum), &bias) in out.iter_mut().zip(sums).zip(bias) {
-                            *out = sum + bias;
-                        }
-                    }
-                }
-            }
+            store(part, parts[index].bias, &outs[index]);
         });
     });
+}
+
+pub fn feed_forward(unit: UnitName, x: &Tensor, maps: [Affine<'_>; 2], out: &mut Tensor) {
+    let device = x.device();
+    with_unit!(unit, U => {
+        let [inner, outer] = maps.map(|map| Packed::<U>::right(device, &[View::of(map.weight)], Depth::Columns));
+        let [inner_bias, outer_bias] = maps.map(|map| map.bias);
+        let out = SharedMatrix::of(out);
+        let bias = inner_bias.map(Tensor::data);
+        multiply_twice(&View::of(x), (&inner, bias), &outer, #[inline(always)] |part: Finished<'_>| {
+            store(part, outer_bias, &out);
+        });
+    });
+}
+
+/// Stores a product with its bias.
+#[inline(always)]
+fn store(part: Finished<'_>, bias: Option<&Tensor>, out: &SharedMatrix<'_>) {
+    // SAFETY: parts of one product are disjoint.
+    let mut block = unsafe { out.block(part.rows.clone(), part.columns.clone()) };
+    let bias = bias.map(|bias| &bias.data()[part.columns.clone()]);
+    for (row, place) in part.rows.clone().enumerate() {
+        block.prefetch(row + ROWS_AHEAD);
+        let (out, sums) = (block.row(row), part.row(place));
+        match bias {
+            None => out.copy_from_slice(sums),
+            Some(bias) => out.iter_mut().zip(sums).zip(bias).for_each(|((out, &sum), &bias)| *out = sum + bias),
+        }
+    }
 }
 
 pub fn backward(

@@ -62,6 +62,17 @@ pub fn sums_of_columns(rows: &[f32], columns: usize, sums: &mut [f32]) {
     }
 }
 
+/// `out = a + b`, of one length.
+#[inline(always)]
+pub fn add(a: &[f32], b: &[f32], out: &mut [f32]) {
+    let ((heads_a, rest_a), (heads_b, rest_b)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    let (heads, rest) = out.as_chunks_mut::<LANES>();
+    for ((out, a), b) in heads.iter_mut().zip(heads_a).zip(heads_b) {
+        *out = std::array::from_fn(|lane| a[lane] + b[lane]);
+    }
+    rest.iter_mut().zip(rest_a).zip(rest_b).for_each(|((out, &a), &b)| *out = a + b);
+}
+
 /// The largest element; −∞ of none.
 #[inline(always)]
 pub fn max(x: &[f32]) -> f32 {

@@ -117,6 +117,10 @@ impl Kernels for Cpu {
         linear::backward(self.unit, &x, activation, weights, douts, gradients);
     }
 
+    fn feed_forward(&self, x: &Tensor, maps: [Affine<'_>; 2], out: &mut Tensor) {
+        linear::feed_forward(self.unit, x, maps, out);
+    }
+
     fn softmax(&self, x: &Tensor, out: &mut Tensor) {
         softmax::forward(x, out);
     }

@@ -39,24 +39,25 @@ pub fn gelu_slopes(row: &[f32], slopes: &mut [f32]) {
     slopes.iter_mut().zip(row).for_each(|(slope, &x)| *slope = math::gelu_slope(x));
 }
 
-/// In place of the first `seen` scores `2^(score − max)`, or 0 where dropped, and 0 in place of the others. Returns the
-/// largest score, and the sum of the powers with those that are dropped. A row is whole registers long.
+/// Of the first `seen` scores, each times `scale`, in place: `2^(score − max)`, or 0 where dropped; and 0 in place of the
+/// others. Returns the largest scaled score, and the sum of the powers with those that are dropped. A row is whole
+/// registers long, `scale` positive.
 #[inline(always)]
-pub fn soften(scores: &mut [f32], seen: usize, drops: Option<Drops<'_>>) -> (f32, f32) {
+pub fn soften(scores: &mut [f32], scale: f32, seen: usize, drops: Option<Drops<'_>>) -> (f32, f32) {
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx512f") {
         // SAFETY: the machine has the instructions.
-        return unsafe { avx512::soften(scores, seen, drops) };
+        return unsafe { avx512::soften(scores, scale, seen, drops) };
     }
-    soften_anywhere(scores, seen, drops)
+    soften_anywhere(scores, scale, seen, drops)
 }
 
 #[inline(always)]
-fn soften_anywhere(scores: &mut [f32], seen: usize, drops: Option<Drops<'_>>) -> (f32, f32) {
+fn soften_anywhere(scores: &mut [f32], scale: f32, seen: usize, drops: Option<Drops<'_>>) -> (f32, f32) {
     let (row, rest) = scores.split_at_mut(seen);
     rest.fill(0.0);
-    let max = math::max(row);
-    row.iter_mut().for_each(|x| *x = math::exp2(*x - max));
+    let max = math::max(row) * scale;
+    row.iter_mut().for_each(|x| *x = math::exp2(*x * scale - max));
     let sum = math::sum(row);
     for_each_draw(drops, row, |x, draw, drops| *x = if draw < drops.threshold { 0.0 } else { *x });
     (max, sum)
@@ -106,10 +107,10 @@ fn for_each_draw(drops: Option<Drops<'_>>, row: &mut [f32], f: impl Fn(&mut f32,
 mod avx512 {
     use std::arch::x86_64::{
         __m512, __mmask16, _MM_CMPINT_NLT, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm512_add_ps,
-        _mm512_cmp_epu32_mask, _mm512_fmadd_ps, _mm512_fmsub_ps, _mm512_loadu_si512, _mm512_mask_max_ps,
-        _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_maskz_mov_ps, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps,
-        _mm512_reduce_add_ps, _mm512_reduce_max_ps, _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_epi32,
-        _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps, _mm512_sub_ps,
+        _mm512_cmp_epu32_mask, _mm512_fmadd_ps, _mm512_fmsub_ps, _mm512_loadu_ps, _mm512_loadu_si512,
+        _mm512_mask_max_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_maskz_mov_ps, _mm512_max_ps,
+        _mm512_min_ps, _mm512_mul_ps, _mm512_reduce_add_ps, _mm512_reduce_max_ps, _mm512_roundscale_ps,
+        _mm512_scalef_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps, _mm512_sub_ps,
     };
 
     use super::{DRAWS, Drops};
@@ -121,42 +122,80 @@ mod avx512 {
         if end >= at + LANES { u16::MAX } else { (1 << end.saturating_sub(at)) - 1 }
     }
 
-    /// ½ plus x times a polynomial in x², as `math::half_plus_odd`.
+    /// ½ plus x times a polynomial in x², as `math::half_plus_odd`, of several registers: one alone would wait for each
+    /// of its own steps.
     #[inline]
     #[target_feature(enable = "avx512f")]
-    fn half_plus_odd(x: __m512, coefficients: &[f32]) -> __m512 {
+    fn half_plus_odd<const N: usize>(x: [__m512; N], coefficients: &[f32]) -> [__m512; N] {
         let end = _mm512_set1_ps(NORMAL_END);
-        let x = _mm512_max_ps(_mm512_min_ps(x, end), _mm512_sub_ps(_mm512_setzero_ps(), end));
+        let x = x.map(|x| _mm512_max_ps(_mm512_min_ps(x, end), _mm512_sub_ps(_mm512_setzero_ps(), end)));
         let factor = _mm512_set1_ps(2.0 / (NORMAL_END * NORMAL_END));
-        let u = _mm512_fmsub_ps(_mm512_mul_ps(x, x), factor, _mm512_set1_ps(1.0));
-        let poly =
-            coefficients.iter().fold(_mm512_setzero_ps(), |poly, &c| _mm512_fmadd_ps(poly, u, _mm512_set1_ps(c)));
-        _mm512_fmadd_ps(x, poly, _mm512_set1_ps(0.5))
+        let u = x.map(|x| _mm512_fmsub_ps(_mm512_mul_ps(x, x), factor, _mm512_set1_ps(1.0)));
+        let mut poly = [_mm512_setzero_ps(); N];
+        for &coefficient in coefficients {
+            for (poly, u) in poly.iter_mut().zip(u) {
+                *poly = _mm512_fmadd_ps(*poly, u, _mm512_set1_ps(coefficient));
+            }
+        }
+        std::array::from_fn(|i| _mm512_fmadd_ps(x[i], poly[i], _mm512_set1_ps(0.5)))
     }
 
+    #[inline]
     #[target_feature(enable = "avx512f")]
     pub fn gelu(row: &mut [f32]) {
-        for at in (0..row.len()).step_by(LANES) {
-            let lanes = lanes(at, row.len());
-            // SAFETY: the mask lets the row's elements through.
+        let mut pairs = row.chunks_exact_mut(2 * LANES);
+        for pair in &mut pairs {
+            let (x, half) = pair_and_half_plus_odd(pair, &NORMAL);
+            store_pair([0, 1].map(|i| _mm512_mul_ps(x[i], half[i])), pair);
+        }
+        let rest = pairs.into_remainder();
+        for at in (0..rest.len()).step_by(LANES) {
+            let lanes = lanes(at, rest.len());
+            // SAFETY: the mask lets the rest's elements through.
             unsafe {
-                let x = _mm512_maskz_loadu_ps(lanes, row.as_ptr().add(at));
-                let y = _mm512_mul_ps(x, half_plus_odd(x, &NORMAL));
-                _mm512_mask_storeu_ps(row.as_mut_ptr().add(at), lanes, y);
+                let x = _mm512_maskz_loadu_ps(lanes, rest.as_ptr().add(at));
+                let [half] = half_plus_odd([x], &NORMAL);
+                _mm512_mask_storeu_ps(rest.as_mut_ptr().add(at), lanes, _mm512_mul_ps(x, half));
             }
         }
     }
 
+    #[inline]
     #[target_feature(enable = "avx512f")]
     pub fn gelu_slopes(row: &[f32], slopes: &mut [f32]) {
         let len = row.len().min(slopes.len());
-        for at in (0..len).step_by(LANES) {
-            let lanes = lanes(at, len);
+        let (pairs, row_rest) = row[..len].as_chunks::<{ 2 * LANES }>();
+        let (slope_pairs, slopes_rest) = slopes[..len].as_chunks_mut::<{ 2 * LANES }>();
+        for (pair, slopes) in pairs.iter().zip(slope_pairs) {
+            store_pair(pair_and_half_plus_odd(pair, &SLOPE).1, slopes);
+        }
+        for at in (0..row_rest.len()).step_by(LANES) {
+            let lanes = lanes(at, row_rest.len());
             // SAFETY: the mask lets elements through that both have.
             unsafe {
-                let x = _mm512_maskz_loadu_ps(lanes, row.as_ptr().add(at));
-                _mm512_mask_storeu_ps(slopes.as_mut_ptr().add(at), lanes, half_plus_odd(x, &SLOPE));
+                let x = _mm512_maskz_loadu_ps(lanes, row_rest.as_ptr().add(at));
+                let [slope] = half_plus_odd([x], &SLOPE);
+                _mm512_mask_storeu_ps(slopes_rest.as_mut_ptr().add(at), lanes, slope);
             }
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn pair_and_half_plus_odd(pair: &[f32], coefficients: &[f32]) -> ([__m512; 2], [__m512; 2]) {
+        assert!(pair.len() >= 2 * LANES);
+        // SAFETY: a pair is two registers of numbers.
+        let x = [0, LANES].map(|at| unsafe { _mm512_loadu_ps(pair.as_ptr().add(at)) });
+        (x, half_plus_odd(x, coefficients))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn store_pair(x: [__m512; 2], pair: &mut [f32]) {
+        assert!(pair.len() >= 2 * LANES);
+        for (x, place) in x.into_iter().zip([0, LANES]) {
+            // SAFETY: as above.
+            unsafe { _mm512_storeu_ps(pair.as_mut_ptr().add(place), x) };
         }
     }
 
@@ -195,7 +234,7 @@ mod avx512 {
     }
 
     #[target_feature(enable = "avx512f")]
-    pub fn soften(scores: &mut [f32], seen: usize, drops: Option<Drops<'_>>) -> (f32, f32) {
+    pub fn soften(scores: &mut [f32], scale: f32, seen: usize, drops: Option<Drops<'_>>) -> (f32, f32) {
         let whole = seen.next_multiple_of(LANES);
         assert!(scores.len() >= whole);
         let mut max = _mm512_set1_ps(f32::NEG_INFINITY);
@@ -204,7 +243,8 @@ mod avx512 {
             // SAFETY: whole registers up to `whole`, which lies in the row.
             max = unsafe { _mm512_mask_max_ps(max, lanes, max, _mm512_maskz_loadu_ps(lanes, scores.as_ptr().add(at))) };
         }
-        let max = _mm512_reduce_max_ps(max);
+        let max = _mm512_reduce_max_ps(max) * scale;
+        let (scales, maxima) = (_mm512_set1_ps(scale), _mm512_set1_ps(max));
         let mut sum = _mm512_setzero_ps();
         each(
             seen,
@@ -215,7 +255,7 @@ mod avx512 {
                 unsafe {
                     let scores = scores.as_mut_ptr().add(at);
                     let lanes = lanes(at, seen);
-                    let x = _mm512_sub_ps(_mm512_maskz_loadu_ps(lanes, scores), _mm512_set1_ps(max));
+                    let x = _mm512_fmsub_ps(_mm512_maskz_loadu_ps(lanes, scores), scales, maxima);
                     let power = _mm512_maskz_mov_ps(lanes, exp2(x));
                     sum = _mm512_add_ps(sum, power);
                     _mm512_storeu_ps(scores, _mm512_maskz_mov_ps(kept, power));
@@ -294,7 +334,7 @@ mod tests {
             let (x, dy) = (numbers(len, seed), numbers(len, seed + 1));
 
             let (mut a, mut b) = (x.clone(), x.clone());
-            let ((max, sum), (other_max, other_sum)) = (soften(&mut a, seen, drops), soften_anywhere(&mut b, seen, drops));
+            let ((max, sum), (other_max, other_sum)) = (soften(&mut a, 0.7, seen, drops), soften_anywhere(&mut b, 0.7, seen, drops));
             prop_assert_eq!(max, other_max);
             assert_alike(&[sum / other_sum], &[1.0]);
             assert_alike(&a, &b);

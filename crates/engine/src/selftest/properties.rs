@@ -21,6 +21,7 @@ type Property = fn(&Device) -> Result<Found>;
 /// Every property by name.
 pub const ALL: &[(&str, Property)] = &[
     ("AdamW with clipping, three updates", updates_are_the_cpus),
+    ("feed-forward block with and without a gradient", a_feed_forward_block_is_the_same_without_a_gradient),
     ("largest entries of rows, share unlike the CPU's", largest_entries_are_the_cpus),
     ("evolution: share of ancestry unlike the CPU's", ancestry_is_drawn_as_on_the_cpu),
     ("evolution of the infinite population", the_infinite_population_is_the_cpus),
@@ -42,6 +43,21 @@ fn sequences(device: &Device, lengths: &[usize]) -> Result<Sequences> {
 fn values(device: &Device, tokens: usize, columns: usize) -> Result<Tensor> {
     let numbers: Vec<f32> = normal(tokens * columns, 5).into_iter().map(super::to_bf16).collect();
     as_activation(&Tensor::from_slice(device, &[tokens, columns], &numbers)?)
+}
+
+fn a_feed_forward_block_is_the_same_without_a_gradient(device: &Device) -> Result<Found> {
+    let shapes = [vec![96, 64], vec![96], vec![64, 96], vec![64]];
+    let parameters = shapes
+        .iter()
+        .zip(0..)
+        .map(|(shape, seed)| Tensor::from_slice(device, shape, &normal(shape.iter().product(), seed)));
+    let (x, parameters) = (values(device, 70, 64)?, parameters.collect::<Result<Vec<_>>>()?);
+    let run = |tape: &Tape| -> Result<Vec<f32>> {
+        let p: Vec<Var> = parameters.iter().map(|parameter| tape.leaf(parameter.clone())).collect();
+        let fed = tape.constant(x.clone()).feed_forward([(&p[0], Some(&p[1])), (&p[2], Some(&p[3]))])?;
+        Ok(fed.value().to_vec())
+    };
+    Ok((distance(&run(&Tape::inference())?, &run(&Tape::recording())?), 0.0))
 }
 
 /// Rows with few ties, with many at the last entry, of one number, and with what is not a number.

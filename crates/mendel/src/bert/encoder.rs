@@ -152,8 +152,7 @@ impl BertModel {
         let attended = layer.attention.forward(pass, x)?;
         let dropped = pass.residual_dropout(dropout, Purpose::AttentionOutputDropout, index);
         let x = layer.attention_norm.forward_residual(pass, &attended, x, dropped)?;
-        let inner = layer.intermediate.forward(pass, &x)?;
-        let fed = layer.output.forward_gelu(pass, &inner)?;
+        let fed = Linear::feed_forward([&layer.intermediate, &layer.output], pass, &x)?;
         let dropped = pass.residual_dropout(dropout, Purpose::FeedForwardDropout, index);
         layer.output_norm.forward_residual(pass, &fed, &x, dropped)
     }

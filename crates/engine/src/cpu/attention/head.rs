@@ -5,7 +5,10 @@ use std::ops::Range;
 
 use crate::cpu::dropout::blocks_per_row;
 use crate::cpu::math::vectorised;
-use crate::cpu::matmul::{Depth, Finished, Unit, View, left_here, multiply_here, right_here, scratch_len, with_panels};
+use crate::cpu::matmul::{
+    Depth, Finished, PanelRows, Products, TILE, Unit, View, left_here, multiply_here, right_here, scratch_len,
+    with_panels,
+};
 use crate::cpu::parallel::Block;
 use crate::cpu::rows::{Drops, soften, soften_backward};
 use crate::ops::attention::{Attention, AttentionDropout};
@@ -94,33 +97,44 @@ impl<'a> Head<'a> {
         mut out: Block<'_>,
         mut lse: Block<'_>,
     ) {
-        let (t, d, row_len) = (self.len(), self.head_dim(), self.row_len());
-        let queries = t.min(QUERIES);
-        let lens = [scratch_len::<U>(t, d), scratch_len::<U>(d, t), scratch_len::<U>(queries, d.max(t))];
+        let (t, d) = (self.len(), self.head_dim());
+        let [seen, width] = [t, d].map(|columns| columns.next_multiple_of(U::COLUMNS));
+        let lens =
+            [scratch_len::<U>(t, d), scratch_len::<U>(t, d), scratch_len::<U>(d, t), scratch_len::<U>(U::ROWS, t)];
         let kept = self.options.dropout.map_or(1.0, |dropout| 1.0 / (1.0 - dropout.probability));
-        with_panels::<U, _, 3, 1>(lens, [queries * row_len], |[keys, values, left], [scores]| {
-            // What a query's powers of its scores are multiplied by; it waits for the output, which is shorter.
-            let mut of_rows = [0.0; QUERIES];
+        with_panels::<U, _, 4, 2>(lens, [U::ROWS * seen, U::ROWS * width], |panels, [scores, mixed]| {
+            let [queries, keys, values, powers] = panels;
+            let queries = left_here::<U>(&self.view(q, &(0..t), &self.query), Depth::Columns, queries);
             let keys = right_here::<U>(&self.view(k, &(0..t), &self.key), Depth::Columns, keys);
             let values = right_here::<U>(&self.view(v, &(0..t), &self.key), Depth::Rows, values);
-            for block in self.blocks() {
-                let rows = self.view(q, &block, &self.query);
-                let scores = &mut scores[..block.len() * row_len];
-                let rows = left_here::<U>(&rows, Depth::Columns, left);
-                multiply_here(rows, keys, write(scores, row_len, self.scale() * LOG2_E));
+            let mut powers = PanelRows::<U> { data: powers, depth: t };
+            let products = Products::<U>::begin();
+            for (panel, first) in (0..t).step_by(U::ROWS).enumerate() {
+                let rows = first..t.min(first + U::ROWS);
+                // What a query's powers of its scores are multiplied by; it waits for the output, which is shorter.
+                let mut of_rows = [0.0; TILE];
+                products.of_panel(queries, panel, keys, scores, seen);
                 vectorised(
                     #[inline(always)]
                     || {
-                        let scores = scores.chunks_exact_mut(row_len);
-                        for ((row, factor), scores) in block.clone().zip(&mut of_rows).zip(scores) {
-                            let (max, sum) = soften(scores, self.visible(row), self.drops(row));
+                        for (place, row) in rows.clone().enumerate() {
+                            let scores = &mut scores[place * seen..][..seen];
+                            let (max, sum) = soften(scores, self.scale() * LOG2_E, self.visible(row), self.drops(row));
+                            powers.write(place, scores);
                             lse.row(row)[0] = max * LN_2 + sum.ln();
-                            *factor = kept / sum;
+                            of_rows[place] = kept / sum;
                         }
                     },
                 );
-                let powers = left_here::<U>(&View::rows_of(scores, row_len, t), Depth::Columns, left);
-                multiply_here(powers, values, write_scaled(&mut out, block.start, &of_rows, factors));
+                products.of_panel(powers.panels(rows.len()), 0, values, mixed, width);
+                vectorised(
+                    #[inline(always)]
+                    || {
+                        for ((row, mixed), factor) in rows.zip(mixed.chunks_exact(width)).zip(of_rows) {
+                            write_scaled(out.row(row), mixed, factor, factors);
+                        }
+                    },
+                );
             }
         });
     }
@@ -193,26 +207,13 @@ fn write(out: &mut [f32], columns: usize, factor: f32) -> impl FnMut(Finished<'_
     }
 }
 
-/// Stores a product in the rows of a block from `begin` on, each row times its factor, and each column, if they have any.
-fn write_scaled<'a>(
-    out: &'a mut Block<'_>,
-    begin: usize,
-    of_rows: &'a [f32],
-    of_columns: Option<&'a [f32]>,
-) -> impl FnMut(Finished<'_>) + 'a {
-    #[inline(always)]
-    move |part: Finished<'_>| {
-        let of_columns = of_columns.map(|factors| &factors[part.columns.clone()]);
-        for row in part.rows.clone() {
-            let (out, factor) = (&mut out.row(begin + row)[part.columns.clone()], of_rows[row]);
-            let terms = out.iter_mut().zip(part.row(row));
-            match of_columns {
-                None => terms.for_each(|(out, &x)| *out = factor * x),
-                Some(of_columns) => {
-                    terms.zip(of_columns).for_each(|((out, &x), of_column)| *out = factor * x * of_column)
-                }
-            }
-        }
+/// Stores a row times its factor, and each column times its own, if they have any.
+#[inline(always)]
+fn write_scaled(out: &mut [f32], row: &[f32], factor: f32, of_columns: Option<&[f32]>) {
+    let terms = out.iter_mut().zip(row);
+    match of_columns {
+        None => terms.for_each(|(out, &x)| *out = factor * x),
+        Some(of_columns) => terms.zip(of_columns).for_each(|((out, &x), of_column)| *out = factor * x * of_column),
     }
 }
 

@@ -78,6 +78,11 @@ fn write(pairs: &Pairs, out: &mut [u16]) {
     }
 }
 
+#[inline(always)]
+fn convert(numbers: &[f32], out: &mut [u16]) {
+    out.iter_mut().zip(numbers).for_each(|(out, &x)| *out = round(x));
+}
+
 /// A tile of rows as they are, or of columns, in the order of a left panel.
 #[inline(always)]
 fn place_left(tile: &Tile, depth: Depth, half: usize, out: &mut [u16]) {
@@ -97,7 +102,7 @@ fn place_right(tile: &Tile, depth: Depth, half: usize, out: &mut [u16]) {
 }
 
 macro_rules! half_width {
-    ($unit:ident, $block:path, $place_left:path, $place_right:path $(, $begin:path, $end:path)?) => {
+    ($unit:ident, $block:path, $convert:path, $place_left:path, $place_right:path $(, $begin:path, $end:path)?) => {
         impl Unit for $unit {
             type Element = u16;
             const ROWS: usize = TILE;
@@ -108,6 +113,16 @@ macro_rules! half_width {
                 for (half, out) in step.chunks_exact_mut(TILE_LEN).enumerate() {
                     $place_left(tile, depth, half, out);
                 }
+            }
+
+            #[inline(always)]
+            fn place_of_row(row: usize) -> usize {
+                row / SIDE * TILE_LEN + row % SIDE * TILE
+            }
+
+            #[inline(always)]
+            fn convert(numbers: &[f32], out: &mut [u16]) {
+                $convert(numbers, out);
             }
 
             #[inline(always)]
@@ -143,11 +158,11 @@ macro_rules! half_width {
     };
 }
 
-half_width!(Portable, portable, place_left, place_right);
+half_width!(Portable, portable, convert, place_left, place_right);
 #[cfg(target_arch = "x86_64")]
-half_width!(Avx512, x86::avx512, x86::place_left, x86::place_right);
+half_width!(Avx512, x86::avx512, x86::convert, x86::place_left, x86::place_right);
 #[cfg(target_arch = "x86_64")]
-half_width!(Amx, x86::amx, x86::place_left, x86::place_right, x86::configure_tiles, x86::release_tiles);
+half_width!(Amx, x86::amx, x86::convert, x86::place_left, x86::place_right, x86::configure_tiles, x86::release_tiles);
 
 unsafe fn portable(
     steps: usize,
@@ -228,6 +243,15 @@ pub mod x86 {
         unsafe {
             let (low, high) = (_mm512_loadu_ps(low.as_ptr()), _mm512_loadu_ps(high.as_ptr()));
             transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low))
+        }
+    }
+
+    /// Whole steps of numbers, rounded.
+    #[inline(always)]
+    pub fn convert(numbers: &[f32], out: &mut [u16]) {
+        for (numbers, out) in numbers.chunks_exact(TILE).zip(out.chunks_exact_mut(TILE)) {
+            // SAFETY: the units are only chosen where the machine has the instructions; `out` is 64 bytes.
+            unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), rounded(&numbers[..SIDE], &numbers[SIDE..])) };
         }
     }
 

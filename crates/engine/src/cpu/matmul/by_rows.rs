@@ -5,9 +5,12 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::pack::{Activated, Cells, Layout, Left, Packed, Panels, Source, View, fill_both, with_panels};
+use super::pack::{
+    Activated, Cells, Layout, Left, Packed, Panels, Source, View, fill_both, left_here, scratch_len, with_panels,
+};
 use super::unit::{Depth, Unit};
 use super::{Finished, GROUP_COLUMNS, GROUP_ROWS, WORTH_THREADS, group};
+use crate::cpu::{math, rows};
 use crate::device::Device;
 
 /// What the gradients of linear maps leave besides the product that they take part in.
@@ -25,16 +28,10 @@ pub fn multiply_rows<U: Unit>(
     store: impl Fn(usize, Finished<'_>) + Sync,
 ) {
     let [rows, columns] = source.x.shape();
-    let steps = columns.div_ceil(U::STEP);
     by_rows(rows, |rows| {
-        with_panels::<U, _, 1, 0>([room::<U>(rows.len(), steps)], [], |[data], []| {
-            let cells = Cells::<U>::new(data, U::ROWS, steps, 0);
-            let panels = rows.len().div_ceil(U::ROWS);
-            // SAFETY: the data are this task's alone, and hold the rows' panels.
-            unsafe { cells.fill::<Left>(&source.rows(&rows), Depth::Columns, 0..panels, 0..steps) };
-            let left = Panels { data, steps, extent: rows.len(), depth: Depth::Columns };
+        with_panels::<U, _, 1, 0>([scratch_len::<U>(rows.len(), columns)], [], |[data], []| {
             multiply_group(
-                left,
+                left_here::<U>(&source.rows(&rows), Depth::Columns, data),
                 rows.start,
                 rights,
                 #[inline(always)]
@@ -44,6 +41,72 @@ pub fn multiply_rows<U: Unit>(
             );
         });
     });
+}
+
+/// The two maps of a feed-forward block, `gelu(source · inner + bias) · outer`. What is between them goes from the sums of
+/// one product into the panels of the other; it is never in memory.
+pub fn multiply_twice<U: Unit>(
+    source: &View<'_>,
+    (inner, bias): (&Packed<U>, Option<&[f32]>),
+    outer: &Packed<U>,
+    store: impl Fn(Finished<'_>) + Sync,
+) {
+    const { assert!(GROUP_COLUMNS.is_multiple_of(U::STEP), "a part fills whole steps") };
+    let [rows, columns] = source.shape();
+    let width = inner.panels().extent;
+    let steps = width.div_ceil(U::STEP);
+    by_rows(rows, |rows| {
+        let lens = [columns, width].map(|depth| scratch_len::<U>(rows.len(), depth));
+        with_panels::<U, _, 2, 0>(lens, [], |[data, between], []| {
+            let left = left_here::<U>(&source.part(&rows, &(0..columns)), Depth::Columns, data);
+            let (cells, panels) = (Cells::<U>::new(between, U::ROWS, steps, 0), rows.len().div_ceil(U::ROWS));
+            multiply_group(
+                left,
+                0,
+                std::slice::from_ref(inner),
+                #[inline(always)]
+                |_, part| {
+                    let (cells, steps) =
+                        (cells.from(part.columns.start / U::STEP), part.columns.len().div_ceil(U::STEP));
+                    // SAFETY: the panels hold all columns, and each part fills steps of its own.
+                    unsafe { cells.fill::<Left>(&Between { part, bias }, Depth::Columns, 0..panels, 0..steps) };
+                },
+            );
+            let left = Panels { data: between, steps, extent: rows.len(), depth: Depth::Columns };
+            multiply_group(
+                left,
+                rows.start,
+                std::slice::from_ref(outer),
+                #[inline(always)]
+                |_, part| store(part),
+            );
+        });
+    });
+}
+
+/// A finished part of the inner map, on its way into the outer one.
+struct Between<'a> {
+    part: Finished<'a>,
+    bias: Option<&'a [f32]>,
+}
+
+impl Source for Between<'_> {
+    fn shape(&self) -> [usize; 2] {
+        [self.part.rows.len(), self.part.columns.len()]
+    }
+
+    #[inline(always)]
+    fn read(&self, row: usize, column: usize, out: &mut [f32]) {
+        let sums = &self.part.row(self.part.rows.start + row)[column..][..out.len()];
+        match self.bias {
+            None => out.copy_from_slice(sums),
+            Some(bias) => math::add(sums, &bias[self.part.columns.start + column..][..out.len()], out),
+        }
+        rows::gelu(out);
+    }
+
+    #[inline(always)]
+    fn prefetch(&self, _: usize, _: usize, _: usize) {}
 }
 
 /// The product of gradients, which follow each other in depth, with `right`, if there is one; and from the same reading

@@ -14,12 +14,13 @@ mod units;
 
 #[cfg(target_arch = "x86_64")]
 pub use bf16::x86::transposed as transposed_registers;
-pub use by_rows::{Turned, multiply_gradients, multiply_rows};
-pub use pack::{Activated, Packed, Source, View, left_here, right_here, scratch_len, with_panels};
-pub use unit::{Depth, Unit};
+pub use by_rows::{Turned, multiply_gradients, multiply_rows, multiply_twice};
+pub use pack::{Activated, Packed, PanelRows, Panels, Source, View, left_here, right_here, scratch_len, with_panels};
+pub use unit::{Depth, TILE, Unit};
 pub use units::UnitName;
 pub(super) use units::with_unit;
 
+use std::marker::PhantomData;
 use std::ops::Range;
 
 use rayon::prelude::*;
@@ -30,7 +31,6 @@ use super::scratch::with_scratch;
 use crate::kernels::Matrix;
 use crate::precision::Precision;
 use crate::tensor::Tensor;
-use pack::Panels;
 
 /// Rows and columns of the product that are computed together: their sums (100 kB) and the rows' operand stay in the
 /// second-level cache, a panel of the columns' operand in the first.
@@ -94,6 +94,36 @@ pub fn multiply_here<U: Unit>(left: Panels<'_, U>, right: Panels<'_, U>, mut sto
                 store(part);
             },
         );
+    }
+}
+
+/// Products of single panels, on the thread that began them.
+pub struct Products<U: Unit>(PhantomData<*const U>);
+
+impl<U: Unit> Products<U> {
+    /// Between this and the end of its result's life no other products may begin or end on this thread.
+    pub fn begin() -> Self {
+        U::begin();
+        Products(PhantomData)
+    }
+
+    /// The product of one panel of the left operand, into rows `stride` apart.
+    pub fn of_panel(&self, left: Panels<'_, U>, panel: usize, right: Panels<'_, U>, out: &mut [f32], stride: usize) {
+        let columns = right.count(U::COLUMNS);
+        assert!(left.steps == right.steps && columns * U::COLUMNS <= stride && U::ROWS * stride <= out.len());
+        let rows = left.part(U::ROWS, panel, 0..left.steps);
+        for column in 0..columns {
+            let right = right.part(U::COLUMNS, column, 0..right.steps);
+            let block = out[column * U::COLUMNS..].as_mut_ptr();
+            // SAFETY: both parts hold `steps` steps; the block ends inside `out`; `begin` was called on this thread.
+            unsafe { U::multiply(left.steps, left.depth, rows.as_ptr(), right.as_ptr(), block, stride, false) };
+        }
+    }
+}
+
+impl<U: Unit> Drop for Products<U> {
+    fn drop(&mut self) {
+        U::end();
     }
 }
 

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::unit::{Depth, TILE, Tile, Unit};
+use super::unit::{Depth, OnLines, TILE, Tile, Unit};
 use crate::cpu::math::vectorised;
 use crate::cpu::parallel::prefetch;
 use crate::cpu::rows;
@@ -162,6 +162,30 @@ impl<'a, U: Unit> Panels<'a, U> {
     pub fn part(&self, width: usize, panel: usize, steps: Range<usize>) -> &'a [U::Element] {
         let step = width * U::STEP;
         &self.data[(panel * self.steps + steps.start) * step..(panel * self.steps + steps.end) * step]
+    }
+}
+
+/// One panel of a left operand, written row by row.
+pub struct PanelRows<'a, U: Unit> {
+    /// Room for whole steps of `U::ROWS` rows.
+    pub data: &'a mut [U::Element],
+    /// Numbers in a row.
+    pub depth: usize,
+}
+
+impl<U: Unit> PanelRows<'_, U> {
+    /// A row of the panel, filled up to whole steps.
+    #[inline(always)]
+    pub fn write(&mut self, row: usize, numbers: &[f32]) {
+        let steps = self.data.chunks_exact_mut(U::ROWS * U::STEP);
+        for (numbers, step) in numbers.chunks_exact(U::STEP).zip(steps) {
+            U::convert(numbers, &mut step[U::place_of_row(row)..][..U::STEP]);
+        }
+    }
+
+    /// The panel, as far as its first `rows` rows have been written.
+    pub fn panels(&self, rows: usize) -> Panels<'_, U> {
+        Panels { data: self.data, steps: self.depth.div_ceil(U::STEP), extent: rows, depth: Depth::Columns }
     }
 }
 
@@ -340,10 +364,10 @@ pub unsafe fn fill_both<U: Unit>([plain, turned]: [&Cells<U>; 2], source: &View<
     vectorised(
         #[inline(always)]
         || {
-            let mut tile: Tile = [[0.0; TILE]; TILE];
+            let OnLines(tile) = &mut OnLines::new();
             for panel in 0..rows {
                 for (step, sums) in sums.as_chunks_mut::<TILE>().0.iter_mut().enumerate() {
-                    read_tile(source, [panel * U::ROWS, step * U::STEP], [U::ROWS, U::STEP], &mut tile);
+                    read_tile(source, [panel * U::ROWS, step * U::STEP], [U::ROWS, U::STEP], tile);
                     let mut lanes = *sums;
                     for row in &tile[..U::ROWS] {
                         lanes.iter_mut().zip(row).for_each(|(sum, &x)| *sum += x);
@@ -351,8 +375,8 @@ pub unsafe fn fill_both<U: Unit>([plain, turned]: [&Cells<U>; 2], source: &View<
                     *sums = lanes;
                     // SAFETY: as the caller promises.
                     unsafe {
-                        U::place_left(&tile, Depth::Columns, plain.cell(panel, step));
-                        U::place_left(&tile, Depth::Rows, turned.cell(step, panel));
+                        U::place_left(tile, Depth::Columns, plain.cell(panel, step));
+                        U::place_left(tile, Depth::Rows, turned.cell(step, panel));
                     }
                 }
             }
@@ -399,17 +423,17 @@ impl<U: Unit> Cells<U> {
         vectorised(
             #[inline(always)]
             || {
-                let mut tile: Tile = [[0.0; TILE]; TILE];
+                let OnLines(tile) = &mut OnLines::new();
                 for panel in panels {
                     for step in steps.clone() {
                         // SAFETY: as the caller promises.
                         let cell = unsafe { self.cell(panel, step) };
                         let (panel, step) = (panel * W::WIDTH, step * U::STEP);
                         match depth {
-                            Depth::Columns => read_tile(source, [panel, step], [W::WIDTH, U::STEP], &mut tile),
-                            Depth::Rows => read_tile(source, [step, panel], [U::STEP, W::WIDTH], &mut tile),
+                            Depth::Columns => read_tile(source, [panel, step], [W::WIDTH, U::STEP], tile),
+                            Depth::Rows => read_tile(source, [step, panel], [U::STEP, W::WIDTH], tile),
                         }
-                        W::place(&tile, depth, cell);
+                        W::place(tile, depth, cell);
                     }
                 }
             },

@@ -62,6 +62,16 @@ macro_rules! single_precision {
             }
 
             #[inline(always)]
+            fn place_of_row(row: usize) -> usize {
+                row * STEP
+            }
+
+            #[inline(always)]
+            fn convert(numbers: &[f32], out: &mut [f32]) {
+                out.copy_from_slice(numbers);
+            }
+
+            #[inline(always)]
             fn place_right(tile: &Tile, depth: Depth, step: &mut [f32]) {
                 place_right(tile, depth, step);
             }

@@ -115,3 +115,24 @@ fn a_row_of_a_product_has_the_same_bits_whatever_rows_are_with_it() {
         }
     }
 }
+
+#[test]
+fn a_feed_forward_block_is_the_same_bits_as_its_two_maps() {
+    use crate::cpu::linear;
+    use crate::kernels::{Activation, Affine};
+    for [rows, columns, width] in [[1, 1, 1], [5, 33, 70], [200, 64, 300], [389, 130, 257]] {
+        let x = random(&[rows, columns], 1);
+        let parameters = [vec![width, columns], vec![width], vec![columns, width], vec![columns]];
+        let [w1, b1, w2, b2] = parameters.each_ref().map(|shape| random(shape, 2));
+        for (unit, biased) in units().into_iter().flat_map(|unit| [(unit, true), (unit, false)]) {
+            let [inner, outer] =
+                [(&w1, &b1), (&w2, &b2)].map(|(weight, bias)| Affine { weight, bias: biased.then_some(bias) });
+            let mut between = [Tensor::empty(&device(), &[rows, width])];
+            let [mut apart, mut at_once] = [0, 1].map(|_| Tensor::empty(&device(), &[rows, columns]));
+            linear::forward(unit, &x, Activation::Identity, &[inner], &mut between);
+            linear::forward(unit, &between[0], Activation::Gelu, &[outer], std::slice::from_mut(&mut apart));
+            with_threads(2, || linear::feed_forward(unit, &x, [inner, outer], &mut at_once));
+            assert_eq!(apart.data(), at_once.data(), "{unit:?}, {rows} rows of {columns}, {width} between");
+        }
+    }
+}

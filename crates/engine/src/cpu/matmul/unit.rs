@@ -18,6 +18,17 @@ pub enum Depth {
 /// up with zeros.
 pub type Tile = [[f32; TILE]; TILE];
 
+/// A tile on cache lines: what is read right after it was written comes from the store only if neither crosses a line.
+#[repr(align(64))]
+pub struct OnLines(pub Tile);
+
+impl OnLines {
+    /// Zeros.
+    pub fn new() -> Self {
+        OnLines([[0.0; TILE]; TILE])
+    }
+}
+
 /// A way to multiply packed operands. Left panels hold `ROWS` rows of the left operand, right panels `COLUMNS` columns
 /// of the right one; both go through the depth in steps of `STEP`, and the layout of a step is the unit's own.
 pub trait Unit: Copy + Send + Sync + 'static {
@@ -32,6 +43,10 @@ pub trait Unit: Copy + Send + Sync + 'static {
 
     /// Writes one step of a left panel.
     fn place_left(tile: &Tile, depth: Depth, step: &mut [Self::Element]);
+    /// Where a row's numbers of one step begin in a left panel packed along columns; they follow each other.
+    fn place_of_row(row: usize) -> usize;
+    /// Numbers as they are in panels.
+    fn convert(numbers: &[f32], out: &mut [Self::Element]);
     /// Writes one step of a right panel.
     fn place_right(tile: &Tile, depth: Depth, step: &mut [Self::Element]);
 
