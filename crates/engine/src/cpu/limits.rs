@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rayon::prelude::*;
 
 use super::math::{self, vectorised};
-use super::matmul::{Depth, Unit, UnitName, with_unit};
+use super::matmul::{Depth, Operands, Unit, UnitName, with_unit};
 use super::scratch::with_scratch;
 use crate::memory::Memory;
 use crate::precision::Precision;
@@ -39,8 +39,9 @@ fn peak_of_a_thread<U: Unit>() -> f64 {
                 for _ in 0..20 {
                     let [left, right] = [left.first(U::ROWS * DEPTH), right.first(U::COLUMNS * DEPTH)];
                     let [left, right] = [left.as_ptr(), right.as_ptr()].map(black_box);
+                    let operands = Operands { steps, left, left_depth: Depth::Columns, right, next: left };
                     // SAFETY: the panels hold `steps` steps, the block as many sums as are written; `begin` was called.
-                    unsafe { U::multiply(steps, Depth::Columns, left, right, block.as_mut_ptr(), U::COLUMNS, false) };
+                    unsafe { U::multiply(operands, block.as_mut_ptr(), U::COLUMNS, false) };
                 }
                 products += 20;
             }

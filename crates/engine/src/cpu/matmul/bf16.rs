@@ -4,7 +4,7 @@
 //! which the two numbers that follow each other in depth stand side by side. That is the layout of the AMX tiles
 //! (Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2, TDPBF16PS), which AVX-512 can read as well.
 
-use super::unit::{Depth, TILE, Tile, Unit};
+use super::unit::{Depth, Operands, TILE, Tile, Unit};
 
 /// Numbers in one tile.
 const TILE_LEN: usize = 512;
@@ -142,17 +142,9 @@ macro_rules! half_width {
                 }
             )?
 
-            unsafe fn multiply(
-                steps: usize,
-                _: Depth,
-                left: *const u16,
-                right: *const u16,
-                block: *mut f32,
-                stride: usize,
-                accumulate: bool,
-            ) {
+            unsafe fn multiply(operands: Operands<u16>, block: *mut f32, stride: usize, accumulate: bool) {
                 // SAFETY: as the caller promises.
-                unsafe { $block(steps, left, right, block, stride, accumulate) }
+                unsafe { $block(operands, block, stride, accumulate) }
             }
         }
     };
@@ -164,14 +156,8 @@ half_width!(Avx512, x86::avx512, x86::convert, x86::place_left, x86::place_right
 #[cfg(target_arch = "x86_64")]
 half_width!(Amx, x86::amx, x86::convert, x86::place_left, x86::place_right, x86::configure_tiles, x86::release_tiles);
 
-unsafe fn portable(
-    steps: usize,
-    left: *const u16,
-    right: *const u16,
-    block: *mut f32,
-    stride: usize,
-    accumulate: bool,
-) {
+unsafe fn portable(operands: Operands<u16>, block: *mut f32, stride: usize, accumulate: bool) {
+    let Operands { steps, left, right, .. } = operands;
     crate::cpu::math::vectorised(
         #[inline(always)]
         || {
@@ -209,7 +195,7 @@ pub mod x86 {
     };
     use std::mem::transmute;
 
-    use super::{Depth, SIDE, TILE, TILE_LEN, Tile};
+    use super::{Depth, Operands, SIDE, TILE, TILE_LEN, Tile};
 
     /// The machines of both units round and pack by AVX-512.
     #[inline(always)]
@@ -329,14 +315,8 @@ pub mod x86 {
     const ROWS: usize = 8;
 
     #[target_feature(enable = "avx512f,avx512bf16")]
-    pub unsafe fn avx512(
-        steps: usize,
-        left: *const u16,
-        right: *const u16,
-        block: *mut f32,
-        stride: usize,
-        accumulate: bool,
-    ) {
+    pub unsafe fn avx512(operands: Operands<u16>, block: *mut f32, stride: usize, accumulate: bool) {
+        let Operands { steps, left, right, .. } = operands;
         // SAFETY: the two are 64 bytes of plain numbers.
         let halves = |x: __m512i| unsafe { transmute::<__m512i, __m512bh>(x) };
         for first in (0..TILE).step_by(ROWS) {
@@ -401,15 +381,16 @@ pub mod x86 {
         unsafe { asm!("tilerelease", options(nostack, nomem)) }
     }
 
+    /// Lines of the step that is as far on in what is read next.
+    macro_rules! prefetch {
+        ($($line:literal)*) => { concat!($("prefetcht0 [{left} + {ahead} + 64*", $line, "]\n"),*) };
+    }
+
     /// Two tiles of rows by two of columns: four tiles of sums, each operand's tile read once for two products.
-    pub unsafe fn amx(
-        steps: usize,
-        left: *const u16,
-        right: *const u16,
-        block: *mut f32,
-        stride: usize,
-        accumulate: bool,
-    ) {
+    pub unsafe fn amx(operands: Operands<u16>, block: *mut f32, stride: usize, accumulate: bool) {
+        let Operands { steps, left, right, next, .. } = operands;
+        // In bytes; both go on in step.
+        let ahead = next.addr().wrapping_sub(left.addr());
         // SAFETY: as the caller promises: reads are in the panels, writes in the block. Tiles are no one else's.
         unsafe {
             let below = block.add(SIDE * stride);
@@ -430,13 +411,21 @@ pub mod x86 {
                 asm!(
                     "2:",
                     "tileloadd tmm4, [{left} + {line}*1]",
+                    prefetch!(0 1 2 3),
                     "tileloadd tmm6, [{right} + {line}*1]",
+                    prefetch!(4 5 6 7),
                     "tdpbf16ps tmm0, tmm4, tmm6",
+                    prefetch!(8 9 10 11),
                     "tileloadd tmm7, [{right} + {line}*1 + 1024]",
+                    prefetch!(12 13 14 15),
                     "tdpbf16ps tmm1, tmm4, tmm7",
+                    prefetch!(16 17 18 19),
                     "tileloadd tmm5, [{left} + {line}*1 + 1024]",
+                    prefetch!(20 21 22 23),
                     "tdpbf16ps tmm2, tmm5, tmm6",
+                    prefetch!(24 25 26 27),
                     "tdpbf16ps tmm3, tmm5, tmm7",
+                    prefetch!(28 29 30 31),
                     "add {left}, 2048",
                     "add {right}, 2048",
                     "dec {steps}",
@@ -445,6 +434,7 @@ pub mod x86 {
                     right = inout(reg) right => _,
                     steps = inout(reg) steps => _,
                     line = in(reg) 64_usize,
+                    ahead = in(reg) ahead,
                     options(nostack, readonly),
                 );
             }

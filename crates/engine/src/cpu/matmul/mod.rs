@@ -16,7 +16,7 @@ mod units;
 pub use bf16::x86::transposed as transposed_registers;
 pub use by_rows::{Turned, multiply_gradients, multiply_rows, multiply_twice};
 pub use pack::{Activated, Packed, PanelRows, Panels, Source, View, left_here, right_here, scratch_len, with_panels};
-pub use unit::{Depth, TILE, Unit};
+pub use unit::{Depth, Operands, TILE, Unit};
 pub use units::UnitName;
 pub(super) use units::with_unit;
 
@@ -113,10 +113,12 @@ impl<U: Unit> Products<U> {
         assert!(left.steps == right.steps && columns * U::COLUMNS <= stride && U::ROWS * stride <= out.len());
         let rows = left.part(U::ROWS, panel, 0..left.steps);
         for column in 0..columns {
-            let right = right.part(U::COLUMNS, column, 0..right.steps);
+            let right = right.part(U::COLUMNS, column, 0..right.steps).as_ptr();
+            let (steps, rows) = (left.steps, rows.as_ptr());
+            let operands = Operands { steps, left: rows, left_depth: left.depth, right, next: rows };
             let block = out[column * U::COLUMNS..].as_mut_ptr();
             // SAFETY: both parts hold `steps` steps; the block ends inside `out`; `begin` was called on this thread.
-            unsafe { U::multiply(left.steps, left.depth, rows.as_ptr(), right.as_ptr(), block, stride, false) };
+            unsafe { U::multiply(operands, block, stride, false) };
         }
     }
 }
@@ -152,23 +154,15 @@ fn group<U: Unit>(
         for begin in (0..left.steps).step_by(at_once) {
             let steps = begin..left.steps.min(begin + at_once);
             for column in columns.clone() {
-                let right = right.part(U::COLUMNS, column, steps.clone());
+                let right = right.part(U::COLUMNS, column, steps.clone()).as_ptr();
                 for row in rows.clone() {
-                    let left = left.part(U::ROWS, row, steps.clone());
+                    let after = if row + 1 < rows.end { row + 1 } else { rows.start };
+                    let [left, next] = [row, after].map(|row| left.part(U::ROWS, row, steps.clone()).as_ptr());
+                    let operands = Operands { steps: steps.len(), left, left_depth, right, next };
                     let first = (row - rows.start) * U::ROWS * GROUP_COLUMNS + (column - columns.start) * U::COLUMNS;
                     let block = &mut sums[first..first + (U::ROWS - 1) * GROUP_COLUMNS + U::COLUMNS];
                     // SAFETY: both parts hold `steps` steps; the block is inside the scratch; `begin` was called.
-                    unsafe {
-                        U::multiply(
-                            steps.len(),
-                            left_depth,
-                            left.as_ptr(),
-                            right.as_ptr(),
-                            block.as_mut_ptr(),
-                            GROUP_COLUMNS,
-                            begin > 0,
-                        );
-                    }
+                    unsafe { U::multiply(operands, block.as_mut_ptr(), GROUP_COLUMNS, begin > 0) };
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! Single precision: panels of 12 rows and 32 columns, a step of depth after the other.
 
-use super::unit::{Depth, TILE, Tile, Unit};
+use super::unit::{Depth, Operands, TILE, Tile, Unit};
 
 const ROWS: usize = 12;
 const STEP: usize = 16;
@@ -76,15 +76,8 @@ macro_rules! single_precision {
                 place_right(tile, depth, step);
             }
 
-            unsafe fn multiply(
-                steps: usize,
-                left_depth: Depth,
-                left: *const f32,
-                right: *const f32,
-                block: *mut f32,
-                stride: usize,
-                accumulate: bool,
-            ) {
+            unsafe fn multiply(operands: Operands<f32>, block: *mut f32, stride: usize, accumulate: bool) {
+                let Operands { steps, left, left_depth, right, .. } = operands;
                 // SAFETY: as the caller promises.
                 unsafe {
                     match left_depth {

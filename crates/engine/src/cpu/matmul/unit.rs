@@ -56,18 +56,21 @@ pub trait Unit: Copy + Send + Sync + 'static {
     fn end() {}
 
     /// `block = left · right`, or added to `block` if it accumulates: `ROWS` rows of `COLUMNS` sums, `stride` apart.
-    /// `left_depth` is how the left operand was packed.
     ///
     /// # Safety
-    /// The machine must have the unit; `left` and `right` must hold `steps` steps; `block` must be writable as said;
+    /// The machine must have the unit; the operands must hold the steps; `block` must be writable as said;
     /// [`Unit::begin`] must have been called on this thread.
-    unsafe fn multiply(
-        steps: usize,
-        left_depth: Depth,
-        left: *const Self::Element,
-        right: *const Self::Element,
-        block: *mut f32,
-        stride: usize,
-        accumulate: bool,
-    );
+    unsafe fn multiply(operands: Operands<Self::Element>, block: *mut f32, stride: usize, accumulate: bool);
+}
+
+/// Steps of a left and a right panel.
+#[derive(Clone, Copy)]
+pub struct Operands<E> {
+    pub steps: usize,
+    pub left: *const E,
+    /// How the left operand was packed.
+    pub left_depth: Depth,
+    pub right: *const E,
+    /// What will be read instead of `left` by the next product, brought near meanwhile. A hint: it need not exist.
+    pub next: *const E,
 }
