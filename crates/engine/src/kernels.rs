@@ -134,7 +134,7 @@ pub trait Kernels: Send + Sync {
         douts: &[&Tensor],
         gradients: LinearGradients<'_>,
     );
-    /// `out = gelu(x W₁ᵀ + b₁) W₂ᵀ + b₂`, of which no gradient will be asked.
+    /// `out = gelu(x W₁ᵀ + b₁) W₂ᵀ + b₂`, whose gradient will not be asked for.
     fn feed_forward(&self, x: &Tensor, [inner, outer]: [Affine<'_>; 2], out: &mut Tensor) {
         let mut between = [Tensor::activation(x.device(), &[x.rows(), inner.weight.rows()])];
         self.linear(x, Activation::Identity, &[inner], &mut between);

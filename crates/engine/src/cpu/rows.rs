@@ -56,11 +56,11 @@ pub fn soften(scores: &mut [f32], scale: f32, seen: usize, drops: Option<Drops<'
 fn soften_anywhere(scores: &mut [f32], scale: f32, seen: usize, drops: Option<Drops<'_>>) -> (f32, f32) {
     let (row, rest) = scores.split_at_mut(seen);
     rest.fill(0.0);
-    let max = math::max(row) * scale;
-    row.iter_mut().for_each(|x| *x = math::exp2(*x * scale - max));
+    let max = math::max(row);
+    row.iter_mut().for_each(|x| *x = math::exp2((*x - max) * scale));
     let sum = math::sum(row);
     for_each_draw(drops, row, |x, draw, drops| *x = if draw < drops.threshold { 0.0 } else { *x });
-    (max, sum)
+    (max * scale, sum)
 }
 
 /// A row of attention's backward pass, from scores `p` and `ds = dO Vᵀ`: in `ds` the gradient of the first `seen`
@@ -243,7 +243,7 @@ mod avx512 {
             // SAFETY: whole registers up to `whole`, which lies in the row.
             max = unsafe { _mm512_mask_max_ps(max, lanes, max, _mm512_maskz_loadu_ps(lanes, scores.as_ptr().add(at))) };
         }
-        let max = _mm512_reduce_max_ps(max) * scale;
+        let max = _mm512_reduce_max_ps(max);
         let (scales, maxima) = (_mm512_set1_ps(scale), _mm512_set1_ps(max));
         let mut sum = _mm512_setzero_ps();
         each(
@@ -255,7 +255,8 @@ mod avx512 {
                 unsafe {
                     let scores = scores.as_mut_ptr().add(at);
                     let lanes = lanes(at, seen);
-                    let x = _mm512_fmsub_ps(_mm512_maskz_loadu_ps(lanes, scores), scales, maxima);
+                    // The difference first: it is 0 of the largest, however large that is.
+                    let x = _mm512_mul_ps(_mm512_sub_ps(_mm512_maskz_loadu_ps(lanes, scores), maxima), scales);
                     let power = _mm512_maskz_mov_ps(lanes, exp2(x));
                     sum = _mm512_add_ps(sum, power);
                     _mm512_storeu_ps(scores, _mm512_maskz_mov_ps(kept, power));
@@ -263,7 +264,7 @@ mod avx512 {
             },
         );
         scores[whole..].fill(0.0);
-        (max, _mm512_reduce_add_ps(sum))
+        (max * scale, _mm512_reduce_add_ps(sum))
     }
 
     #[target_feature(enable = "avx512f")]
@@ -320,6 +321,17 @@ mod tests {
     fn assert_alike(a: &[f32], b: &[f32]) {
         for (a, b) in a.iter().zip(b) {
             assert!((a - b).abs() <= 2e-6 * (1.0 + b.abs()), "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn the_largest_score_is_softened_to_1_however_large() {
+        for largest in [96_737_042_432.0_f32, 1.024e11, 1e6, 0.3, -7e8] {
+            let mut scores = [largest; 16];
+            scores[1] = largest - largest.abs();
+            let (max, sum) = soften(&mut scores, 0.180_336_88, 2, None);
+            assert_eq!((max, scores[0]), (largest * 0.180_336_88, 1.0));
+            assert!((1.0..=2.0).contains(&sum), "{largest}: {sum}");
         }
     }
 

@@ -1,4 +1,4 @@
-//! One head of one sequence, a block of queries at a time.
+//! One head of one sequence: forward a panel of queries at a time, back a block of them.
 
 use std::f32::consts::{LN_2, LOG2_E};
 use std::ops::Range;
@@ -16,7 +16,7 @@ use crate::random::{Stream, threshold};
 use crate::sequences::Sequences;
 use crate::tensor::Tensor;
 
-/// Queries whose scores are in memory at once.
+/// Queries whose scores are in memory at once on the way back.
 const QUERIES: usize = 96;
 
 /// Numbers in the widest vector register.
@@ -108,7 +108,8 @@ impl<'a> Head<'a> {
             let keys = right_here::<U>(&self.view(k, &(0..t), &self.key), Depth::Columns, keys);
             let values = right_here::<U>(&self.view(v, &(0..t), &self.key), Depth::Rows, values);
             let mut powers = PanelRows::<U> { data: powers, depth: t };
-            let products = Products::<U>::begin();
+            // SAFETY: all operands but `powers` are packed; what follows makes no other product.
+            let products = unsafe { Products::<U>::begin() };
             for (panel, first) in (0..t).step_by(U::ROWS).enumerate() {
                 let rows = first..t.min(first + U::ROWS);
                 // What a query's powers of its scores are multiplied by; it waits for the output, which is shorter.

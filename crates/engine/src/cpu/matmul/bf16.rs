@@ -232,13 +232,11 @@ pub mod x86 {
         }
     }
 
-    /// Whole steps of numbers, rounded.
     #[inline(always)]
     pub fn convert(numbers: &[f32], out: &mut [u16]) {
-        for (numbers, out) in numbers.chunks_exact(TILE).zip(out.chunks_exact_mut(TILE)) {
-            // SAFETY: the units are only chosen where the machine has the instructions; `out` is 64 bytes.
-            unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), rounded(&numbers[..SIDE], &numbers[SIDE..])) };
-        }
+        assert!(out.len() == TILE);
+        // SAFETY: the units are only chosen where the machine has the instructions; `out` is 64 bytes.
+        unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), rounded(&numbers[..SIDE], &numbers[SIDE..])) };
     }
 
     #[inline]
@@ -381,7 +379,7 @@ pub mod x86 {
         unsafe { asm!("tilerelease", options(nostack, nomem)) }
     }
 
-    /// Lines of the step that is as far on in what is read next.
+    /// Lines of the same step of what the next product reads.
     macro_rules! prefetch {
         ($($line:literal)*) => { concat!($("prefetcht0 [{left} + {ahead} + 64*", $line, "]\n"),*) };
     }

@@ -43,8 +43,8 @@ pub fn multiply_rows<U: Unit>(
     });
 }
 
-/// The two maps of a feed-forward block, `gelu(source · inner + bias) · outer`. What is between them goes from the sums of
-/// one product into the panels of the other; it is never in memory.
+/// The two maps of a feed-forward block, `gelu(source · inner + bias) · outer`, the outer as deep as the inner is wide. What
+/// is between them goes from the sums of one product into the panels of the other, some rows at a time.
 pub fn multiply_twice<U: Unit>(
     source: &View<'_>,
     (inner, bias): (&Packed<U>, Option<&[f32]>),
@@ -55,6 +55,7 @@ pub fn multiply_twice<U: Unit>(
     let [rows, columns] = source.shape();
     let width = inner.panels().extent;
     let steps = width.div_ceil(U::STEP);
+    assert!(steps == outer.panels().steps);
     by_rows(rows, |rows| {
         let lens = [columns, width].map(|depth| scratch_len::<U>(rows.len(), depth));
         with_panels::<U, _, 2, 0>(lens, [], |[data, between], []| {
@@ -68,7 +69,8 @@ pub fn multiply_twice<U: Unit>(
                 |_, part| {
                     let (cells, steps) =
                         (cells.from(part.columns.start / U::STEP), part.columns.len().div_ceil(U::STEP));
-                    // SAFETY: the panels hold all columns, and each part fills steps of its own.
+                    // SAFETY: there is room for all columns. A part begins at a multiple of `GROUP_COLUMNS`, so its steps are
+                    // its own.
                     unsafe { cells.fill::<Left>(&Between { part, bias }, Depth::Columns, 0..panels, 0..steps) };
                 },
             );

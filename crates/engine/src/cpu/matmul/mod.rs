@@ -101,8 +101,11 @@ pub fn multiply_here<U: Unit>(left: Panels<'_, U>, right: Panels<'_, U>, mut sto
 pub struct Products<U: Unit>(PhantomData<*const U>);
 
 impl<U: Unit> Products<U> {
-    /// Between this and the end of its result's life no other products may begin or end on this thread.
-    pub fn begin() -> Self {
+    /// Makes the thread ready, until this is dropped.
+    ///
+    /// # Safety
+    /// Until then no other product may be made on this thread: it would end this one's readiness.
+    pub unsafe fn begin() -> Self {
         U::begin();
         Products(PhantomData)
     }
@@ -117,7 +120,7 @@ impl<U: Unit> Products<U> {
             let (steps, rows) = (left.steps, rows.as_ptr());
             let operands = Operands { steps, left: rows, left_depth: left.depth, right, next: rows };
             let block = out[column * U::COLUMNS..].as_mut_ptr();
-            // SAFETY: both parts hold `steps` steps; the block ends inside `out`; `begin` was called on this thread.
+            // SAFETY: both parts hold `steps` steps; the block ends inside `out`; this thread began, and ended nothing.
             unsafe { U::multiply(operands, block, stride, false) };
         }
     }

@@ -174,9 +174,10 @@ pub struct PanelRows<'a, U: Unit> {
 }
 
 impl<U: Unit> PanelRows<'_, U> {
-    /// A row of the panel, filled up to whole steps.
+    /// A row of the panel: `depth` numbers, and what fills up their last step. What is beyond that is not read.
     #[inline(always)]
     pub fn write(&mut self, row: usize, numbers: &[f32]) {
+        assert!(numbers.len() >= self.depth.next_multiple_of(U::STEP));
         let steps = self.data.chunks_exact_mut(U::ROWS * U::STEP);
         for (numbers, step) in numbers.chunks_exact(U::STEP).zip(steps) {
             U::convert(numbers, &mut step[U::place_of_row(row)..][..U::STEP]);
@@ -271,7 +272,7 @@ impl<U: Unit> Packed<U> {
     }
 }
 
-/// How many elements of scratch [`left_here`] or [`right_here`] may take for a matrix of that extent and depth.
+/// How many elements the panels of a matrix of that extent and depth take at most, left or right.
 pub fn scratch_len<U: Unit>(extent: usize, depth: usize) -> usize {
     extent.next_multiple_of(TILE).next_multiple_of(U::ROWS) * depth.next_multiple_of(U::STEP)
 }

@@ -120,19 +120,44 @@ fn a_row_of_a_product_has_the_same_bits_whatever_rows_are_with_it() {
 fn a_feed_forward_block_is_the_same_bits_as_its_two_maps() {
     use crate::cpu::linear;
     use crate::kernels::{Activation, Affine};
-    for [rows, columns, width] in [[1, 1, 1], [5, 33, 70], [200, 64, 300], [389, 130, 257]] {
+    for [rows, columns, width, out] in [[1, 1, 1, 1], [5, 33, 70, 40], [200, 64, 300, 64], [389, 130, 257, 150]] {
         let x = random(&[rows, columns], 1);
-        let parameters = [vec![width, columns], vec![width], vec![columns, width], vec![columns]];
-        let [w1, b1, w2, b2] = parameters.each_ref().map(|shape| random(shape, 2));
+        let [w1, b1, w2, b2] =
+            [random(&[width, columns], 2), random(&[width], 3), random(&[out, width], 4), random(&[out], 5)];
         for (unit, biased) in units().into_iter().flat_map(|unit| [(unit, true), (unit, false)]) {
             let [inner, outer] =
                 [(&w1, &b1), (&w2, &b2)].map(|(weight, bias)| Affine { weight, bias: biased.then_some(bias) });
             let mut between = [Tensor::empty(&device(), &[rows, width])];
-            let [mut apart, mut at_once] = [0, 1].map(|_| Tensor::empty(&device(), &[rows, columns]));
+            let [mut apart, mut at_once] = [0, 1].map(|_| Tensor::empty(&device(), &[rows, out]));
             linear::forward(unit, &x, Activation::Identity, &[inner], &mut between);
             linear::forward(unit, &between[0], Activation::Gelu, &[outer], std::slice::from_mut(&mut apart));
             with_threads(2, || linear::feed_forward(unit, &x, [inner, outer], &mut at_once));
-            assert_eq!(apart.data(), at_once.data(), "{unit:?}, {rows} rows of {columns}, {width} between");
+            assert_eq!(
+                apart.data(),
+                at_once.data(),
+                "{unit:?}, {rows} rows of {columns}, {width} between, {out} after"
+            );
         }
+    }
+}
+
+#[test]
+fn a_panel_written_by_rows_is_the_packed_one() {
+    for (unit, depth) in units().into_iter().flat_map(|unit| [1, 15, 16, 17, 33, 70].map(|depth| (unit, depth))) {
+        with_unit!(unit, U => {
+            let (len, padded) = (scratch_len::<U>(U::ROWS, depth), depth.next_multiple_of(TILE));
+            let x = random(&[U::ROWS, depth], 3);
+            let (mut packed, mut written) = (vec![Default::default(); len], vec![Default::default(); len]);
+            let packed = left_here::<U>(&View::of(&x), Depth::Columns, &mut packed);
+            let mut rows = PanelRows::<U> { data: &mut written, depth };
+            for (row, numbers) in x.data().chunks(depth).enumerate() {
+                let mut filled = numbers.to_vec();
+                filled.resize(padded, 0.0);
+                rows.write(row, &filled);
+            }
+            let (written, steps) = (rows.panels(U::ROWS), packed.steps);
+            assert_eq!(steps, written.steps);
+            assert!(packed.part(U::ROWS, 0, 0..steps) == written.part(U::ROWS, 0, 0..steps), "{unit:?}, {depth} deep");
+        });
     }
 }

@@ -45,7 +45,7 @@ pub trait Unit: Copy + Send + Sync + 'static {
     fn place_left(tile: &Tile, depth: Depth, step: &mut [Self::Element]);
     /// Where a row's numbers of one step begin in a left panel packed along columns; they follow each other.
     fn place_of_row(row: usize) -> usize;
-    /// Numbers as they are in panels.
+    /// A step's numbers as they are in panels.
     fn convert(numbers: &[f32], out: &mut [Self::Element]);
     /// Writes one step of a right panel.
     fn place_right(tile: &Tile, depth: Depth, step: &mut [Self::Element]);
@@ -71,6 +71,6 @@ pub struct Operands<E> {
     /// How the left operand was packed.
     pub left_depth: Depth,
     pub right: *const E,
-    /// What will be read instead of `left` by the next product, brought near meanwhile. A hint: it need not exist.
+    /// What the next product is likely to read in the place of `left`: brought near meanwhile. It need not exist.
     pub next: *const E,
 }
