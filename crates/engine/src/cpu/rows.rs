@@ -107,10 +107,10 @@ fn for_each_draw(drops: Option<Drops<'_>>, row: &mut [f32], f: impl Fn(&mut f32,
 mod avx512 {
     use std::arch::x86_64::{
         __m512, __mmask16, _MM_CMPINT_NLT, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm512_add_ps,
-        _mm512_cmp_epu32_mask, _mm512_fmadd_ps, _mm512_fmsub_ps, _mm512_loadu_ps, _mm512_loadu_si512,
-        _mm512_mask_max_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_maskz_mov_ps, _mm512_max_ps,
-        _mm512_min_ps, _mm512_mul_ps, _mm512_reduce_add_ps, _mm512_reduce_max_ps, _mm512_roundscale_ps,
-        _mm512_scalef_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps, _mm512_sub_ps,
+        _mm512_cmp_epu32_mask, _mm512_fmadd_ps, _mm512_fmsub_ps, _mm512_loadu_si512, _mm512_mask_max_ps,
+        _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_maskz_mov_ps, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps,
+        _mm512_reduce_add_ps, _mm512_reduce_max_ps, _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_epi32,
+        _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps, _mm512_sub_ps,
     };
 
     use super::{DRAWS, Drops};
@@ -122,80 +122,57 @@ mod avx512 {
         if end >= at + LANES { u16::MAX } else { (1 << end.saturating_sub(at)) - 1 }
     }
 
-    /// ½ plus x times a polynomial in x², as `math::half_plus_odd`, of several registers: one alone would wait for each
-    /// of its own steps.
+    /// ½ plus x times a polynomial in x², as `math::half_plus_odd`, of two registers: one alone would wait for each of its
+    /// own steps.
     #[inline]
     #[target_feature(enable = "avx512f")]
-    fn half_plus_odd<const N: usize>(x: [__m512; N], coefficients: &[f32]) -> [__m512; N] {
+    fn half_plus_odd(x: [__m512; 2], coefficients: &[f32]) -> [__m512; 2] {
         let end = _mm512_set1_ps(NORMAL_END);
         let x = x.map(|x| _mm512_max_ps(_mm512_min_ps(x, end), _mm512_sub_ps(_mm512_setzero_ps(), end)));
         let factor = _mm512_set1_ps(2.0 / (NORMAL_END * NORMAL_END));
         let u = x.map(|x| _mm512_fmsub_ps(_mm512_mul_ps(x, x), factor, _mm512_set1_ps(1.0)));
-        let mut poly = [_mm512_setzero_ps(); N];
+        let mut poly = [_mm512_setzero_ps(); 2];
         for &coefficient in coefficients {
             for (poly, u) in poly.iter_mut().zip(u) {
                 *poly = _mm512_fmadd_ps(*poly, u, _mm512_set1_ps(coefficient));
             }
         }
-        std::array::from_fn(|i| _mm512_fmadd_ps(x[i], poly[i], _mm512_set1_ps(0.5)))
+        [0, 1].map(|i| _mm512_fmadd_ps(x[i], poly[i], _mm512_set1_ps(0.5)))
+    }
+
+    /// Two registers of a row from `at` on, zeros beyond its end.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn load_two(row: &[f32], at: usize) -> [__m512; 2] {
+        // SAFETY: the masks let the row's elements through.
+        [at, at + LANES].map(|at| unsafe { _mm512_maskz_loadu_ps(lanes(at, row.len()), row.as_ptr().wrapping_add(at)) })
+    }
+
+    /// Stores them, as far as the row goes.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn store_two([first, second]: [__m512; 2], row: &mut [f32], at: usize) {
+        for (x, at) in [(first, at), (second, at + LANES)] {
+            // SAFETY: as above.
+            unsafe { _mm512_mask_storeu_ps(row.as_mut_ptr().wrapping_add(at), lanes(at, row.len()), x) };
+        }
     }
 
     #[inline]
     #[target_feature(enable = "avx512f")]
     pub fn gelu(row: &mut [f32]) {
-        let mut pairs = row.chunks_exact_mut(2 * LANES);
-        for pair in &mut pairs {
-            let (x, half) = pair_and_half_plus_odd(pair, &NORMAL);
-            store_pair([0, 1].map(|i| _mm512_mul_ps(x[i], half[i])), pair);
-        }
-        let rest = pairs.into_remainder();
-        for at in (0..rest.len()).step_by(LANES) {
-            let lanes = lanes(at, rest.len());
-            // SAFETY: the mask lets the rest's elements through.
-            unsafe {
-                let x = _mm512_maskz_loadu_ps(lanes, rest.as_ptr().add(at));
-                let [half] = half_plus_odd([x], &NORMAL);
-                _mm512_mask_storeu_ps(rest.as_mut_ptr().add(at), lanes, _mm512_mul_ps(x, half));
-            }
+        for at in (0..row.len()).step_by(2 * LANES) {
+            let x = load_two(row, at);
+            let half = half_plus_odd(x, &NORMAL);
+            store_two([0, 1].map(|i| _mm512_mul_ps(x[i], half[i])), row, at);
         }
     }
 
     #[inline]
     #[target_feature(enable = "avx512f")]
     pub fn gelu_slopes(row: &[f32], slopes: &mut [f32]) {
-        let len = row.len().min(slopes.len());
-        let (pairs, row_rest) = row[..len].as_chunks::<{ 2 * LANES }>();
-        let (slope_pairs, slopes_rest) = slopes[..len].as_chunks_mut::<{ 2 * LANES }>();
-        for (pair, slopes) in pairs.iter().zip(slope_pairs) {
-            store_pair(pair_and_half_plus_odd(pair, &SLOPE).1, slopes);
-        }
-        for at in (0..row_rest.len()).step_by(LANES) {
-            let lanes = lanes(at, row_rest.len());
-            // SAFETY: the mask lets elements through that both have.
-            unsafe {
-                let x = _mm512_maskz_loadu_ps(lanes, row_rest.as_ptr().add(at));
-                let [slope] = half_plus_odd([x], &SLOPE);
-                _mm512_mask_storeu_ps(slopes_rest.as_mut_ptr().add(at), lanes, slope);
-            }
-        }
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    fn pair_and_half_plus_odd(pair: &[f32], coefficients: &[f32]) -> ([__m512; 2], [__m512; 2]) {
-        assert!(pair.len() >= 2 * LANES);
-        // SAFETY: a pair is two registers of numbers.
-        let x = [0, LANES].map(|at| unsafe { _mm512_loadu_ps(pair.as_ptr().add(at)) });
-        (x, half_plus_odd(x, coefficients))
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    fn store_pair(x: [__m512; 2], pair: &mut [f32]) {
-        assert!(pair.len() >= 2 * LANES);
-        for (x, place) in x.into_iter().zip([0, LANES]) {
-            // SAFETY: as above.
-            unsafe { _mm512_storeu_ps(pair.as_mut_ptr().add(place), x) };
+        for at in (0..row.len()).step_by(2 * LANES) {
+            store_two(half_plus_odd(load_two(row, at), &SLOPE), slopes, at);
         }
     }
 

@@ -125,7 +125,7 @@ pub fn multiply_gradients<U: Unit>(
         gradients.iter().map(|x| Packed::empty(device, &Layout::of::<U>(x, Depth::Rows), Depth::Rows)).collect();
     let turned: Vec<_> = transposed.iter_mut().map(|packed| packed.cells(U::ROWS, 0)).collect();
     let parts = by_rows(gradients.first().map_or(0, |x| x.shape()[0]), |rows| {
-        with_panels::<U, _, 1, 0>([room::<U>(rows.len(), steps)], [], |[data], []| {
+        with_panels::<U, _, 1, 0>([scratch_len::<U>(rows.len(), steps * U::STEP)], [], |[data], []| {
             let mut first = 0;
             let sums: Vec<Vec<f32>> = gradients
                 .iter()
@@ -157,11 +157,6 @@ pub fn multiply_gradients<U: Unit>(
         sums.iter_mut().zip(part).for_each(|(sums, part)| sums.push(part));
     }
     Turned { transposed, sums }
-}
-
-/// Numbers that the panels of some rows take.
-fn room<U: Unit>(rows: usize, steps: usize) -> usize {
-    rows.next_multiple_of(U::ROWS) * steps * U::STEP
 }
 
 /// `f` of each group of rows: whole panels and whole steps of every unit.
