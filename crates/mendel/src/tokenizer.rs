@@ -1,19 +1,20 @@
 //! Text to token ids: BERT's WordPiece tokenizer, from a model's folder or from a list of tokens.
 
+mod words;
+
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rayon::prelude::*;
 use serde_json::{Value, json};
 use tokenizers::{NormalizerWrapper, PreTokenizerWrapper};
 
+use self::words::{KnownWords, separates};
 use crate::files::{FileError, write_atomically};
 
 const CLS: &str = "[CLS]";
 const SEP: &str = "[SEP]";
 const UNK: &str = "[UNK]";
-
-/// English has about five bytes a token; a text is first tried up to this many per token that is wanted.
-const OPENING_BYTES_PER_TOKEN: usize = 8;
 
 /// Why there is no tokenizer, or none on disk.
 #[derive(Debug, thiserror::Error)]
@@ -72,8 +73,8 @@ pub struct Tokenizer {
     sep: u32,
     unk: u32,
     vocab_size: usize,
-    /// Whether each word is looked up by itself, as BERT does.
-    splits_at_spaces: bool,
+    /// Where each word is cut by itself, as BERT does.
+    words: Option<Arc<KnownWords>>,
 }
 
 impl Tokenizer {
@@ -150,34 +151,27 @@ impl Tokenizer {
         let id = |token: &str| inner.token_to_id(token).ok_or_else(|| missing(token));
         let (cls, sep, unk) = (id(CLS)?, id(SEP)?, id(&unknown)?);
         let vocab_size = inner.get_vocab(true).values().max().map_or(0, |&last| last as usize + 1);
-        let splits_at_spaces = matches!(inner.get_normalizer(), Some(NormalizerWrapper::BertNormalizer(_)))
-            && matches!(inner.get_pre_tokenizer(), Some(PreTokenizerWrapper::BertPreTokenizer(_)));
-        Ok(Tokenizer { inner, cls, sep, unk, vocab_size, splits_at_spaces })
+        let by_words = matches!(inner.get_normalizer(), Some(NormalizerWrapper::BertNormalizer(_)))
+            && matches!(inner.get_pre_tokenizer(), Some(PreTokenizerWrapper::BertPreTokenizer(_)))
+            && !inner.get_added_tokens_decoder().values().any(|token| separates(&token.content));
+        let words = by_words.then(Arc::default);
+        Ok(Tokenizer { inner, cls, sep, unk, vocab_size, words })
     }
 
     /// `[CLS]`, the ids of as many of the text's first tokens as fit, and `[SEP]`: at most `max_len` ids, and at
-    /// least the two. A text that the tokenizer's own rules cannot take is one unknown token.
+    /// least the two. What the tokenizer's own rules cannot take is an unknown token.
     pub fn encode(&self, text: &str, max_len: usize) -> Vec<u32> {
         let room = max_len.saturating_sub(2);
-        let tokens = self.opening(text, room).unwrap_or_else(|| self.pieces(text));
-        let kept = &tokens[..tokens.len().min(room)];
+        let pieces = match &self.words {
+            Some(words) => words.pieces(text, room, |word| self.pieces(word)),
+            None => self.pieces(text),
+        };
+        let kept = &pieces[..pieces.len().min(room)];
         let mut ids = Vec::with_capacity(kept.len() + 2);
         ids.push(self.cls);
         ids.extend_from_slice(kept);
         ids.push(self.sep);
         ids
-    }
-
-    /// The pieces of a long text's beginning, where they are enough: what comes after white space changes nothing
-    /// before it, so the rest need not be looked at.
-    fn opening(&self, text: &str, room: usize) -> Option<Vec<u32>> {
-        let end = text.floor_char_boundary(room.saturating_mul(OPENING_BYTES_PER_TOKEN));
-        if !self.splits_at_spaces || end == text.len() {
-            return None;
-        }
-        let space = text[..end].rfind(|letter: char| letter.is_ascii_whitespace())?;
-        let pieces = self.pieces(&text[..space]);
-        (pieces.len() >= room).then_some(pieces)
     }
 
     fn pieces(&self, text: &str) -> Vec<u32> {
@@ -312,15 +306,36 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn the_first_tokens_do_not_depend_on_where_reading_stops(
-            text in "([a-zR\u{e9}\u{301}\u{4e2d},\u{0} \n]|run|ning|\\[SEP\\]| ){0,120}",
+        fn words_by_themselves_give_the_pieces_that_the_library_gives_the_text(
+            text in "([a-zR\u{e9}\u{301}\u{4e2d}\u{3a3},\u{0}\u{a0}\u{b}\u{c}\u{2028} \t\r\n]|run|ning|\\[SEP\\]| ){0,120}",
             max_len in 2usize..20,
+            strip_accents in proptest::option::of(proptest::bool::ANY),
+            do_lower_case in proptest::bool::ANY,
+            tokenize_chinese_chars in proptest::bool::ANY,
         ) {
-            let whole = small().encode(&text, usize::MAX);
-            let kept = max_len.min(whole.len());
-            let expected = [&whole[..kept - 1], &[3]].concat();
-            proptest::prop_assert_eq!(small().encode(&text, max_len), expected);
+            let casing = Casing { do_lower_case, strip_accents, tokenize_chinese_chars };
+            let tokenizer = Tokenizer::from_vocabulary(&WORDS, casing).unwrap();
+            let whole = tokenizer.pieces(&text);
+            proptest::prop_assert!(tokenizer.words.is_some());
+            // The second time from what the first has left.
+            for max_len in [max_len, usize::MAX, max_len] {
+                let kept = (max_len - 2).min(whole.len());
+                let expected = [&[2], &whole[..kept], &[3]].concat();
+                proptest::prop_assert_eq!(tokenizer.encode(&text, max_len), expected);
+            }
         }
+    }
+
+    #[test]
+    fn a_token_of_several_words_is_found_where_the_file_has_one() {
+        let mut whole = serde_json::to_value(&small().inner).unwrap();
+        let token = json!({
+            "id": 12, "content": "run run", "special": false,
+            "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
+        });
+        whole["added_tokens"].as_array_mut().unwrap().push(token);
+        let tokenizer = Tokenizer::from_json(whole.to_string().as_bytes()).unwrap();
+        assert_eq!(tokenizer.encode("run run running", 9), [2, 12, 8, 9, 3]);
     }
 
     #[test]

@@ -1,9 +1,12 @@
-//! Making a store: rows are read, tokenised in parallel a chunk at a time, and written at once.
+//! Making a store: rows are read, and meanwhile those before them tokenised in parallel, a chunk at a time, and written.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, ErrorKind, Write};
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, SyncSender};
+use std::{mem, thread};
 
 use bytemuck::{cast_slice, pod_collect_to_vec};
 use serde::{Deserialize, Serialize};
@@ -21,9 +24,11 @@ use crate::progress::{Event, Observer};
 use crate::texts::TextEncoder;
 
 /// Changes with anything that changes what the same texts become.
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 /// Pairs that are tokenised together.
 const CHUNK: usize = 2048;
+/// Chunks that are read while others are tokenised.
+const CHUNKS_AHEAD: usize = 2;
 /// The file that says that a store is whole.
 const MANIFEST: &str = "store.json";
 
@@ -78,7 +83,7 @@ impl TokenCache {
             return Err(error);
         }
         fs::rename(&partial, &folder).and_then(|()| sync(&self.folder)).map_err(cache_error(&folder))?;
-        let unreadable = || cache_error(&folder)(io::ErrorKind::InvalidData.into());
+        let unreadable = || cache_error(&folder)(ErrorKind::InvalidData.into());
         open(&folder, files).ok_or_else(unreadable)
     }
 
@@ -94,20 +99,37 @@ impl TokenCache {
         fs::create_dir_all(partial).map_err(cache_error(partial))?;
         let create = |column: &str| Ok(BufWriter::new(File::create(partial.join(column))?));
         let mut writer = Writer::new(create).map_err(cache_error(partial))?;
-        let mut chunk = Vec::with_capacity(CHUNK);
-        let report = read_files(files, "Tokenising", observer, &mut |pair| {
-            chunk.push(pair);
-            if chunk.len() == CHUNK {
-                writer.add(&chunk, &self.encoder).map_err(cache_error(partial))?;
-                chunk.clear();
-            }
-            Ok(())
-        })?;
+        let (report, written) = thread::scope(|scope| {
+            let (chunks, read) = mpsc::sync_channel(CHUNKS_AHEAD);
+            let write = || read.into_iter().try_for_each(|chunk: Vec<Pair>| writer.add(&chunk, &self.encoder));
+            let writing = scope.spawn(write);
+            let report = send_in_chunks(files, observer, chunks, || cache_error(partial)(ErrorKind::BrokenPipe.into()));
+            (report, writing.join().unwrap_or_else(|panic| resume_unwind(panic)))
+        });
+        // Where writing has failed, reading has for no other reason.
+        written.map_err(cache_error(partial))?;
+        let report = report?;
         options.check(name, &report)?;
-        writer.add(&chunk, &self.encoder).map_err(cache_error(partial))?;
         let files = files.iter().map(|file| file.path.clone()).collect();
         finish(writer, partial, files, report).map_err(cache_error(partial))
     }
+}
+
+/// Reads pairs and sends them a chunk at a time; `nobody` is the error where nobody receives them.
+fn send_in_chunks(
+    files: &[DataFile],
+    observer: &mut dyn Observer,
+    chunks: SyncSender<Vec<Pair>>,
+    nobody: impl Fn() -> DataError,
+) -> Result<LoadReport, DataError> {
+    let mut chunk = Vec::with_capacity(CHUNK);
+    let send = |chunk| chunks.send(chunk).map_err(|_| nobody());
+    let report = read_files(files, "Tokenising", observer, &mut |pair| {
+        chunk.push(pair);
+        if chunk.len() < CHUNK { Ok(()) } else { send(mem::replace(&mut chunk, Vec::with_capacity(CHUNK))) }
+    })?;
+    send(chunk)?;
+    Ok(report)
 }
 
 /// Brings all to the disk, the manifest last.
@@ -269,7 +291,7 @@ fn map(folder: &Path, manifest: &Manifest) -> io::Result<Columns<Column<u32>, Co
         negatives: numbers(NEGATIVES)?,
         pairs: numbers(PAIRS)?,
     };
-    if fit(&columns) { Ok(columns) } else { Err(io::Error::new(io::ErrorKind::InvalidData, "its columns do not fit")) }
+    if fit(&columns) { Ok(columns) } else { Err(io::Error::new(ErrorKind::InvalidData, "its columns do not fit")) }
 }
 
 fn cache_error(path: &Path) -> impl FnOnce(io::Error) -> DataError {
@@ -278,7 +300,7 @@ fn cache_error(path: &Path) -> impl FnOnce(io::Error) -> DataError {
 
 fn remove_folder(folder: &Path) -> io::Result<()> {
     match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         other => other,
     }
 }
