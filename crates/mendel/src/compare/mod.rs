@@ -57,7 +57,7 @@ pub fn compare(run: &mut Run<'_>, resume: &Resume) -> Result<Outcome, TrainError
     }
     let known = measured_before(&artefacts, settings, &planned);
     artefacts.begin(settings)?;
-    for PlannedRun { settings, arm, start } in &planned {
+    for PlannedRun { settings, arm, start, .. } in &planned {
         if !matches!(start, Start::Finished(_)) {
             RunRecord::remove(settings, arm)?;
         }
@@ -71,7 +71,7 @@ pub fn compare(run: &mut Run<'_>, resume: &Resume) -> Result<Outcome, TrainError
     let of = planned.len();
     let mut later = planned.iter().filter(|run| !matches!(run.start, Start::Finished(_))).count();
     for (number, planned) in (1..).zip(planned) {
-        let PlannedRun { settings, arm, start } = planned;
+        let PlannedRun { settings, arm, start, encoder } = planned;
         let checkpoint = match start {
             Start::Finished(record) => {
                 records.push(*record);
@@ -83,7 +83,7 @@ pub fn compare(run: &mut Run<'_>, resume: &Resume) -> Result<Outcome, TrainError
         later -= 1;
         run.observer.observe(Event::RunStarted { arm: &arm.name, seed: settings.seed, number, of, later });
         let mut run = Run { settings: &settings, observer: run.observer, interrupted: run.interrupted };
-        let trained = match train_arm(&mut run, &inputs, &arm, checkpoint)? {
+        let trained = match train_arm(&mut run, &inputs, &arm, encoder, checkpoint)? {
             Training::Done(trained) => trained,
             Training::Interrupted(checkpoint) => return Ok(Outcome::Interrupted(checkpoint)),
         };

@@ -104,6 +104,8 @@ pub struct PlannedRun {
     pub arm: Arm,
     /// Where it begins.
     pub start: Start,
+    /// The first run's model before training, since it is built to be checked.
+    pub encoder: Option<DualEncoder>,
 }
 
 /// Where a run begins.
@@ -123,13 +125,20 @@ pub fn plan(run: &mut Run<'_>, inputs: &Inputs, resume: &Resume) -> Result<Vec<P
     let arms = &run.settings.arms;
     let mut planned: Vec<PlannedRun> = Vec::new();
     for settings in run.settings.of_each_seed() {
-        let of_arm = |arm: &Arm| PlannedRun { settings: settings.clone(), arm: arm.clone(), start: Start::First };
+        let of_arm =
+            |arm: &Arm| PlannedRun { settings: settings.clone(), arm: arm.clone(), start: Start::First, encoder: None };
         planned.extend(arms.iter().map(of_arm));
     }
     let first_batch = TrainingBatch::deal(&inputs.pairs, &mut inputs.sampler(run.settings)?, 0);
-    for PlannedRun { settings, arm, .. } in &planned[..arms.len()] {
-        Trainer::new(inputs.encoder(settings, arm)?, settings).check_gradients(&first_batch)?;
+    let checked = |PlannedRun { settings, arm, .. }: &PlannedRun| -> Result<DualEncoder, TrainError> {
+        let trainer = Trainer::new(inputs.encoder(settings, arm)?, settings);
+        trainer.check_gradients(&first_batch)?;
+        Ok(trainer.encoder)
+    };
+    for other in &planned[1..arms.len()] {
+        checked(other)?;
     }
+    planned[0].encoder = Some(checked(&planned[0])?);
     if let Resume::From(path) = resume {
         let checkpoint = Checkpoint::open(path)?;
         let state = State::read(&checkpoint)?;
@@ -142,7 +151,7 @@ pub fn plan(run: &mut Run<'_>, inputs: &Inputs, resume: &Resume) -> Result<Vec<P
             planned.start = where_it_ended(planned, run.observer)?;
         }
     }
-    for PlannedRun { settings, arm, start } in &planned {
+    for PlannedRun { settings, arm, start, .. } in &planned {
         match start {
             Start::First => {}
             Start::Checkpoint(checkpoint) => {
@@ -192,15 +201,17 @@ pub fn clear_checkpoints(settings: &Settings, arm: &Arm, observer: &mut dyn Obse
     Ok(())
 }
 
-/// Trains one arm from its initial weights, or from where a checkpoint of it left it.
+/// Trains one arm from its initial weights, or from where a checkpoint of it left it. `built` is its model before training,
+/// where there is one.
 pub fn train_arm(
     run: &mut Run<'_>,
     inputs: &Inputs,
     arm: &Arm,
+    built: Option<DualEncoder>,
     checkpoint: Option<Checkpoint>,
 ) -> Result<Training, TrainError> {
     memory::reset_peak(&inputs.device);
-    let encoder = inputs.encoder(run.settings, arm)?;
+    let encoder = built.map_or_else(|| inputs.encoder(run.settings, arm), Ok)?;
     let mut arm = ArmInTraining::begin(run, inputs, arm, encoder.clone(), checkpoint)?;
     let untrained = inputs.evaluator.evaluate(&encoder, run.observer)?;
     drop(encoder);
