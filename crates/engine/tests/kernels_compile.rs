@@ -10,9 +10,9 @@ use mendel_engine::cuda::programs::{Program, compile};
 /// Bytes that a kernel may spill to memory: a few registers that are read once cost nothing that can be measured, and
 /// less than a smaller tile or fewer blocks at once.
 fn most_spilled(program: Program) -> u32 {
-    use Program::{Attention32, Attention64, AttentionGradient32, AttentionGradient64, LayerNorm};
+    use Program::{Attention32, Attention64, AttentionGradient32, AttentionGradient64, LayerNorm, LayerNormGradient};
     match program {
-        LayerNorm | Attention32 | Attention64 => 0,
+        LayerNorm | LayerNormGradient | Attention32 | Attention64 => 0,
         AttentionGradient32 | AttentionGradient64 => 40,
         _ => 64,
     }

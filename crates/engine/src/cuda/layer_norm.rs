@@ -2,7 +2,7 @@
 
 use super::context::{Context, Grid, arguments};
 use super::elementwise::as_kind;
-use super::programs::Program::LayerNorm;
+use super::programs::Program;
 use super::{DropoutWords, owners_begins_and_ids, partial_sums, suffix, sum_rows};
 use crate::ops::residual_norm::ResidualDropout;
 use crate::sequences::Sequences;
@@ -55,7 +55,7 @@ fn norm(
     let [y, statistics] = [y, statistics].map(|x| x.slice_mut().address());
     let x = x.slice().address();
     context.launch(
-        LayerNorm,
+        Program::LayerNorm,
         &format!("norm_{}", suffix(kind)),
         Grid::line(rows.div_ceil(WARPS), 32 * WARPS),
         arguments![x, residual, draws(dropout), gain, bias, epsilon, sum, y, statistics, rows as i32, columns as i32,],
@@ -87,7 +87,7 @@ pub fn backward(
     });
     let masked = if last.slice().address() == to { 0 } else { last.slice().address() };
     context.launch(
-        LayerNorm,
+        Program::LayerNormGradient,
         &format!("norm_gradient_{width}_{}", suffix(kind)),
         Grid::line(blocks, 32 * GRADIENT_WARPS),
         arguments![

@@ -56,6 +56,8 @@ programs! {
     Embedding: "embedding.cu",
     /// Layer norm, alone and of a residual sum.
     LayerNorm: "layer_norm.cu",
+    /// Its gradients.
+    LayerNormGradient: "layer_norm_gradient.cu",
     /// Attention's gradients on tensor cores, heads of 64.
     AttentionGradient64: "attention_gradient.cu" "-DHEAD_DIM=64",
     /// The same, heads of 32.
@@ -101,10 +103,11 @@ programs! {
 }
 
 /// What programs include.
-const HEADERS: [(&str, &str); 5] = [
+const HEADERS: [(&str, &str); 6] = [
     ("platform.cuh", include_str!("platform.cuh")),
     ("common.cuh", include_str!("common.cuh")),
     ("random.cuh", include_str!("random.cuh")),
+    ("layer_norm.cuh", include_str!("layer_norm.cuh")),
     ("attention.cuh", include_str!("attention.cuh")),
     ("evolve.cuh", include_str!("evolve.cuh")),
 ];
