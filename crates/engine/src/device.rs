@@ -13,6 +13,11 @@ use crate::pool::Pools;
 use crate::precision::Precision;
 use crate::profile::{Profile, Profiled};
 
+/// Rows that a pass without gradients takes at once at most.
+const MOST_AT_ONCE: usize = 8192;
+/// As many for each thread of a CPU.
+const ROWS_OF_A_THREAD: usize = 1024;
+
 /// A handle on a device: its kernels and its memory. Cheap to clone.
 #[derive(Clone)]
 pub struct Device {
@@ -122,6 +127,15 @@ impl Device {
     pub fn reset_peak_memory(&self) {
         if let Memory::Cuda(context) = &self.memory {
             context.arena().reset_peak();
+        }
+    }
+
+    /// How many rows a pass without gradients does best to take at once, where it has the choice: enough for all of the device,
+    /// and on a CPU not more than what stays near each thread.
+    pub fn rows_at_once(&self) -> usize {
+        match &self.memory {
+            Memory::Host(_) => MOST_AT_ONCE.min(rayon::current_num_threads() * ROWS_OF_A_THREAD),
+            Memory::Cuda(_) => MOST_AT_ONCE,
         }
     }
 

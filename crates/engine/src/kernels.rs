@@ -78,6 +78,8 @@ pub struct Affine<'a> {
     pub weight: &'a Tensor,
     /// `[out]`
     pub bias: Option<&'a Tensor>,
+    /// Whether the weight will serve again as it is, so that what is made of it is worth keeping: where no gradient is asked for.
+    pub constant: bool,
 }
 
 /// Where the gradients of linear maps go; what is absent is not wanted.

@@ -1,6 +1,7 @@
 //! The reusing arena: freed buffers are kept and handed out again, so that a training step in its stride
 //! allocates nothing from the system.
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -65,11 +66,13 @@ pub struct Buffer<T: Element> {
     memory: Memory<T>,
     len: usize,
     pools: Arc<Pools>,
+    /// What was made of the contents, as long as they stay.
+    derived: Mutex<Option<Arc<dyn Any + Send + Sync>>>,
 }
 
 impl<T: Element> Buffer<T> {
     pub fn new(pools: &Arc<Pools>, len: usize) -> Self {
-        Buffer { memory: T::free_list(pools).take(len), len, pools: pools.clone() }
+        Buffer { memory: T::free_list(pools).take(len), len, pools: pools.clone(), derived: Mutex::default() }
     }
 
     pub fn as_slice(&self) -> &[T] {
@@ -77,7 +80,22 @@ impl<T: Element> Buffer<T> {
     }
 
     pub fn as_mut_slice(&mut self) -> &mut [T] {
+        *self.derived.get_mut().unwrap_or_else(PoisonError::into_inner) = None;
         self.memory.first_mut(self.len)
+    }
+
+    /// What `make` makes of the contents. If it is to be kept, it is made once, until they change; else what was kept is
+    /// given up.
+    pub fn derived<D: Any + Send + Sync>(&self, keep: bool, make: impl FnOnce() -> D) -> Arc<D> {
+        let derived = || self.derived.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = if keep { derived().clone() } else { None };
+        if let Some(kept) = kept.and_then(|kept| kept.downcast().ok()) {
+            return kept;
+        }
+        // Not locked meanwhile: a thread that waits for others to help it may be given work that wants the same.
+        let made = Arc::new(make());
+        *derived() = if keep { Some(made.clone()) } else { None };
+        made
     }
 }
 
@@ -110,6 +128,19 @@ mod tests {
         assert_eq!(second.as_slice().len(), 990);
         let third = Buffer::<f32>::new(&pools, 1000);
         assert_ne!(third.as_slice().as_ptr(), address);
+    }
+
+    #[test]
+    fn what_is_made_of_a_buffer_is_made_once_until_the_buffer_changes() {
+        let mut buffer = Buffer::<f32>::new(&Arc::default(), 1);
+        buffer.as_mut_slice()[0] = 1.0;
+        let first = buffer.derived(true, || buffer.as_slice()[0]);
+        assert!(Arc::ptr_eq(&first, &buffer.derived(true, || 0.0)));
+        assert_eq!(*buffer.derived(true, || "of another type"), "of another type");
+        buffer.as_mut_slice()[0] = 2.0;
+        assert_eq!(*buffer.derived(true, || buffer.as_slice()[0]), 2.0);
+        assert_eq!(*buffer.derived(false, || 3.0_f32), 3.0);
+        assert_eq!(*buffer.derived(true, || 4.0_f32), 4.0);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Arrays on a device.
 
+use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
@@ -262,6 +263,18 @@ impl<T: Element> Array<T> {
     pub fn data_mut(&mut self) -> &mut [T] {
         match &mut self.storage {
             Storage::Host(buffer) => Arc::make_mut(buffer).as_mut_slice(),
+            Storage::Cuda(..) => panic!("an array on {:?} has no elements in the host's memory", self.device),
+        }
+    }
+
+    /// What `make` makes of an array in the host's memory. If it is to be kept, it is made once, until the elements change; else
+    /// what was kept is given up.
+    ///
+    /// # Panics
+    /// As [`Array::data`].
+    pub(crate) fn derived<D: Any + Send + Sync>(&self, keep: bool, make: impl FnOnce() -> D) -> Arc<D> {
+        match &self.storage {
+            Storage::Host(buffer) => buffer.derived(keep, make),
             Storage::Cuda(..) => panic!("an array on {:?} has no elements in the host's memory", self.device),
         }
     }

@@ -9,9 +9,6 @@ use crate::bert::BertModel;
 use crate::layers::{Batch, Mode};
 use crate::settings::Pooling;
 
-/// Tokens that go through the encoder at once when many texts are embedded.
-const TOKENS_AT_ONCE: usize = 8192;
-
 /// An encoder of texts into unit vectors, whose inner products are cosines.
 #[derive(Clone, Debug)]
 pub struct DualEncoder {
@@ -55,7 +52,7 @@ impl DualEncoder {
         // Texts of like length go together, the longest first: the arena then fits every later batch.
         let mut order: Vec<usize> = (0..texts.len()).collect();
         order.sort_by_key(|&text| std::cmp::Reverse(texts[text].len()));
-        for group in groups(&order, texts) {
+        for group in groups(&order, texts, self.bert.device().rows_at_once()) {
             let members = &order[group.clone()];
             let tokens: Vec<&[u32]> = members.iter().map(|&text| texts[text].as_slice()).collect();
             let batch = Batch::pack(self.bert.device(), &tokens, &vec![0; tokens.len()])?;
@@ -74,12 +71,12 @@ impl DualEncoder {
     }
 }
 
-/// Runs of `order` whose texts have at most [`TOKENS_AT_ONCE`] tokens together, or are one text.
-fn groups(order: &[usize], texts: &[Vec<u32>]) -> Vec<Range<usize>> {
+/// Runs of `order` whose texts have at most `most` tokens together, or are one text.
+fn groups(order: &[usize], texts: &[Vec<u32>], most: usize) -> Vec<Range<usize>> {
     let mut groups = Vec::new();
     let (mut begin, mut tokens) = (0, 0);
     for (place, &text) in order.iter().enumerate() {
-        if place > begin && tokens + texts[text].len() > TOKENS_AT_ONCE {
+        if place > begin && tokens + texts[text].len() > most {
             groups.push(begin..place);
             (begin, tokens) = (place, 0);
         }
@@ -113,7 +110,7 @@ mod tests {
     #[test]
     fn groups_hold_every_text_once_and_few_tokens() {
         let texts: Vec<Vec<u32>> = [9000, 8000, 192, 1, 5000, 5000].map(|len| vec![0; len]).into();
-        assert_eq!(groups(&[0, 1, 2, 3, 4, 5], &texts), [0..1, 1..3, 3..5, 5..6]);
-        assert!(groups(&[], &[]).is_empty());
+        assert_eq!(groups(&[0, 1, 2, 3, 4, 5], &texts, 8192), [0..1, 1..3, 3..5, 5..6]);
+        assert!(groups(&[], &[], 8192).is_empty());
     }
 }

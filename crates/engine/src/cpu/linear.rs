@@ -1,11 +1,14 @@
 //! Linear maps of one input, with what is before and after them.
 
+use std::sync::Arc;
+
 use super::matmul::{
-    Activated, Depth, Finished, GROUP_COLUMNS, Packed, ROWS_AHEAD, Turned, UnitName, View, multiply,
+    Activated, Depth, Finished, GROUP_COLUMNS, Packed, Panels, ROWS_AHEAD, Turned, Unit, UnitName, View, multiply,
     multiply_gradients, multiply_rows, multiply_twice, store_plain, with_unit,
 };
 use super::parallel::{SharedMatrix, prefetch};
 use super::rows;
+use crate::device::Device;
 use crate::kernels::{Activation, Affine, LinearGradients};
 use crate::tensor::Tensor;
 
@@ -13,11 +16,17 @@ fn activated(x: &Tensor, activation: Activation) -> Activated<'_> {
     Activated { x: View::of(x), gelu: activation == Activation::Gelu }
 }
 
+/// A weight as the right operand of products; kept where it is constant.
+fn packed<U: Unit>(device: &Device, part: &Affine<'_>) -> Arc<Packed<U>> {
+    let pack = || Packed::right(device, &[View::of(part.weight)], Depth::Columns);
+    part.weight.derived(part.constant, pack)
+}
+
 pub fn forward(unit: UnitName, x: &Tensor, activation: Activation, parts: &[Affine<'_>], outs: &mut [Tensor]) {
     let device = x.device();
     with_unit!(unit, U => {
-        let pack = |part: &Affine<'_>| Packed::<U>::right(device, &[View::of(part.weight)], Depth::Columns);
-        let rights: Vec<Packed<U>> = parts.iter().map(pack).collect();
+        let rights: Vec<Arc<Packed<U>>> = parts.iter().map(|part| packed(device, part)).collect();
+        let rights: Vec<Panels<'_, U>> = rights.iter().map(|right| right.panels()).collect();
         let outs: Vec<SharedMatrix<'_>> = outs.iter_mut().map(SharedMatrix::of).collect();
         multiply_rows(&activated(x, activation), &rights, #[inline(always)] |index: usize, part: Finished<'_>| {
             store(part, parts[index].bias, &outs[index]);
@@ -28,11 +37,11 @@ pub fn forward(unit: UnitName, x: &Tensor, activation: Activation, parts: &[Affi
 pub fn feed_forward(unit: UnitName, x: &Tensor, maps: [Affine<'_>; 2], out: &mut Tensor) {
     let device = x.device();
     with_unit!(unit, U => {
-        let [inner, outer] = maps.map(|map| Packed::<U>::right(device, &[View::of(map.weight)], Depth::Columns));
+        let [inner, outer] = maps.map(|map| packed::<U>(device, &map));
         let [inner_bias, outer_bias] = maps.map(|map| map.bias);
         let out = SharedMatrix::of(out);
         let bias = inner_bias.map(Tensor::data);
-        multiply_twice(&View::of(x), (&inner, bias), &outer, #[inline(always)] |part: Finished<'_>| {
+        multiply_twice(&View::of(x), (inner.panels(), bias), outer.panels(), #[inline(always)] |part: Finished<'_>| {
             store(part, outer_bias, &out);
         });
     });

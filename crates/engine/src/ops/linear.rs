@@ -25,8 +25,8 @@ fn ensure_fits(input: &[usize], (weight, bias): &(&Var, Option<&Var>)) -> Result
     Ok(())
 }
 
-fn affine<'a>((weight, bias): (&'a Var, Option<&'a Var>)) -> Affine<'a> {
-    Affine { weight: weight.value(), bias: bias.map(Var::value) }
+fn constant<'a>((weight, bias): (&'a Var, Option<&'a Var>)) -> Affine<'a> {
+    Affine { weight: weight.value(), bias: bias.map(Var::value), constant: true }
 }
 
 impl Var {
@@ -63,7 +63,7 @@ impl Var {
         ensure_fits(&[self.value().rows(), inner.0.value().rows()], &outer)?;
         let x = self.value();
         let mut out = Tensor::activation(x.device(), &[x.rows(), outer.0.value().rows()]);
-        x.device().kernels().feed_forward(x, maps.map(affine), &mut out);
+        x.device().kernels().feed_forward(x, maps.map(constant), &mut out);
         Ok(Var::record(out, &[self], |_, _| Ok(())))
     }
 
@@ -74,15 +74,17 @@ impl Var {
         }
         let affine = |(weight, bias): &(&Var, Option<&Var>)| (weight.value().clone(), bias.map(|b| b.value().clone()));
         let kept: Vec<(Tensor, Option<Tensor>)> = parts.iter().map(affine).collect();
-        let maps: Vec<Affine<'_>> = kept.iter().map(|(weight, bias)| Affine { weight, bias: bias.as_ref() }).collect();
+        let inputs: Vec<&Var> = std::iter::once(self)
+            .chain(parts.iter().flat_map(|&(weight, bias)| [Some(weight), bias]).flatten())
+            .collect();
+        let constant = inputs.iter().all(|input| input.node().is_none());
+        let maps = kept.iter().map(|(weight, bias)| Affine { weight, bias: bias.as_ref(), constant });
+        let maps: Vec<Affine<'_>> = maps.collect();
         let columns: Vec<usize> = maps.iter().map(|map| map.weight.rows()).collect();
         let mut outs = Tensor::side_by_side(x.device(), x.rows(), &columns);
         x.device().kernels().linear(&x, activation, &maps, &mut outs);
         let node = self.node();
         let nodes: Vec<_> = parts.iter().map(|(weight, bias)| (weight.node(), bias.and_then(Var::node))).collect();
-        let inputs: Vec<&Var> = std::iter::once(self)
-            .chain(parts.iter().flat_map(|&(weight, bias)| [Some(weight), bias]).flatten())
-            .collect();
         let weights: Vec<Tensor> = kept.into_iter().map(|(weight, _)| weight).collect();
         Ok(Var::record_many(outs, &inputs, move |douts, gradients| {
             let device = x.device().clone();

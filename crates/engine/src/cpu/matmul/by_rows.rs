@@ -24,7 +24,7 @@ pub struct Turned<U: Unit> {
 /// `source · right` for each of the right operands; `store` is told which.
 pub fn multiply_rows<U: Unit>(
     source: &Activated<'_>,
-    rights: &[Packed<U>],
+    rights: &[Panels<'_, U>],
     store: impl Fn(usize, Finished<'_>) + Sync,
 ) {
     let [rows, columns] = source.x.shape();
@@ -47,15 +47,15 @@ pub fn multiply_rows<U: Unit>(
 /// is between them goes from the sums of one product into the panels of the other, some rows at a time.
 pub fn multiply_twice<U: Unit>(
     source: &View<'_>,
-    (inner, bias): (&Packed<U>, Option<&[f32]>),
-    outer: &Packed<U>,
+    (inner, bias): (Panels<'_, U>, Option<&[f32]>),
+    outer: Panels<'_, U>,
     store: impl Fn(Finished<'_>) + Sync,
 ) {
     const { assert!(GROUP_COLUMNS.is_multiple_of(U::STEP), "a part fills whole steps") };
     let [rows, columns] = source.shape();
-    let width = inner.panels().extent;
+    let width = inner.extent;
     let steps = width.div_ceil(U::STEP);
-    assert!(steps == outer.panels().steps);
+    assert!(steps == outer.steps);
     by_rows(rows, |rows| {
         let lens = [columns, width].map(|depth| scratch_len::<U>(rows.len(), depth));
         with_panels::<U, _, 2, 0>(lens, [], |[data, between], []| {
@@ -64,7 +64,7 @@ pub fn multiply_twice<U: Unit>(
             multiply_group(
                 left,
                 0,
-                std::slice::from_ref(inner),
+                &[inner],
                 #[inline(always)]
                 |_, part| {
                     let (cells, steps) =
@@ -78,7 +78,7 @@ pub fn multiply_twice<U: Unit>(
             multiply_group(
                 left,
                 rows.start,
-                std::slice::from_ref(outer),
+                &[outer],
                 #[inline(always)]
                 |_, part| store(part),
             );
@@ -144,7 +144,7 @@ pub fn multiply_gradients<U: Unit>(
                 multiply_group(
                     left,
                     rows.start,
-                    std::slice::from_ref(right),
+                    &[right.panels()],
                     #[inline(always)]
                     |_, part: Finished<'_>| store(part),
                 );
@@ -169,12 +169,11 @@ fn by_rows<R: Send>(rows: usize, f: impl Fn(Range<usize>) -> R + Sync) -> Vec<R>
 fn multiply_group<U: Unit>(
     left: Panels<'_, U>,
     first: usize,
-    rights: &[Packed<U>],
+    rights: &[Panels<'_, U>],
     store: impl Fn(usize, Finished<'_>) + Sync,
 ) {
     let (panels, at_once) = (left.count(U::ROWS), GROUP_COLUMNS / U::COLUMNS);
-    for (index, right) in rights.iter().enumerate() {
-        let right = right.panels();
+    for (index, &right) in rights.iter().enumerate() {
         let columns = right.count(U::COLUMNS);
         let work = |task: usize| {
             let columns = task * at_once..columns.min((task + 1) * at_once);

@@ -125,8 +125,11 @@ fn a_feed_forward_block_is_the_same_bits_as_its_two_maps() {
         let [w1, b1, w2, b2] =
             [random(&[width, columns], 2), random(&[width], 3), random(&[out, width], 4), random(&[out], 5)];
         for (unit, biased) in units().into_iter().flat_map(|unit| [(unit, true), (unit, false)]) {
-            let [inner, outer] =
-                [(&w1, &b1), (&w2, &b2)].map(|(weight, bias)| Affine { weight, bias: biased.then_some(bias) });
+            let [inner, outer] = [(&w1, &b1), (&w2, &b2)].map(|(weight, bias)| Affine {
+                weight,
+                bias: biased.then_some(bias),
+                constant: false,
+            });
             let mut between = [Tensor::empty(&device(), &[rows, width])];
             let [mut apart, mut at_once] = [0, 1].map(|_| Tensor::empty(&device(), &[rows, out]));
             linear::forward(unit, &x, Activation::Identity, &[inner], &mut between);
