@@ -63,21 +63,33 @@ fn soften_anywhere(scores: &mut [f32], scale: f32, seen: usize, drops: Option<Dr
     (max * scale, sum)
 }
 
-/// A row of attention's backward pass, from scores `p` and `ds = dO Vᵀ`: in `ds` the gradient of the first `seen`
-/// scores, in `dropped` the probabilities after dropout; 0 in place of the others. `p` is overwritten.
+/// A row of attention's backward pass, from scores `p`, each times `scale`, and `ds = dO Vᵀ`: in `ds` the gradient of the
+/// first `seen` scores, in `dropped` the probabilities after dropout; 0 in place of the others. `p` is overwritten.
 #[inline(always)]
-pub fn soften_backward([p, dropped, ds]: [&mut [f32]; 3], seen: usize, log2_sum: f32, drops: Option<Drops<'_>>) {
+pub fn soften_backward(
+    [p, dropped, ds]: [&mut [f32]; 3],
+    scale: f32,
+    seen: usize,
+    log2_sum: f32,
+    drops: Option<Drops<'_>>,
+) {
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx512f") {
         // SAFETY: the machine has the instructions.
-        return unsafe { avx512::soften_backward([p, dropped, ds], seen, log2_sum, drops) };
+        return unsafe { avx512::soften_backward([p, dropped, ds], scale, seen, log2_sum, drops) };
     }
-    soften_backward_anywhere([p, dropped, ds], seen, log2_sum, drops);
+    soften_backward_anywhere([p, dropped, ds], scale, seen, log2_sum, drops);
 }
 
 #[inline(always)]
-fn soften_backward_anywhere([p, dropped, ds]: [&mut [f32]; 3], seen: usize, log2_sum: f32, drops: Option<Drops<'_>>) {
-    p.iter_mut().for_each(|p| *p = math::exp2(*p - log2_sum));
+fn soften_backward_anywhere(
+    [p, dropped, ds]: [&mut [f32]; 3],
+    scale: f32,
+    seen: usize,
+    log2_sum: f32,
+    drops: Option<Drops<'_>>,
+) {
+    p.iter_mut().for_each(|p| *p = math::exp2(*p * scale - log2_sum));
     p[seen..].fill(0.0);
     ds[seen..].fill(0.0);
     dropped.copy_from_slice(p);
@@ -245,7 +257,14 @@ mod avx512 {
     }
 
     #[target_feature(enable = "avx512f")]
-    pub fn soften_backward([p, dropped, ds]: [&mut [f32]; 3], seen: usize, log2_sum: f32, drops: Option<Drops<'_>>) {
+    pub fn soften_backward(
+        [p, dropped, ds]: [&mut [f32]; 3],
+        scale: f32,
+        seen: usize,
+        log2_sum: f32,
+        drops: Option<Drops<'_>>,
+    ) {
+        let (scale, log2_sum) = (_mm512_set1_ps(scale), _mm512_set1_ps(log2_sum));
         let whole = seen.next_multiple_of(LANES);
         assert!(p.len() >= whole && dropped.len() >= whole && ds.len() >= whole);
         let factor = _mm512_set1_ps(drops.map_or(1.0, |drops| drops.kept));
@@ -259,7 +278,7 @@ mod avx512 {
                 // SAFETY: whole registers up to `whole`, which lies in all three rows.
                 unsafe {
                     let (p, ds) = (p.as_mut_ptr().add(at), ds.as_mut_ptr().add(at));
-                    let x = _mm512_sub_ps(_mm512_maskz_loadu_ps(lanes, p), _mm512_set1_ps(log2_sum));
+                    let x = _mm512_fmsub_ps(_mm512_maskz_loadu_ps(lanes, p), scale, log2_sum);
                     let power = _mm512_maskz_mov_ps(lanes, exp2(x));
                     let through = _mm512_mul_ps(_mm512_maskz_loadu_ps(lanes & kept, ds), factor);
                     mean = _mm512_fmadd_ps(power, through, mean);
@@ -288,6 +307,8 @@ mod avx512 {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    type SoftenBackward = fn([&mut [f32]; 3], f32, usize, f32, Option<Drops<'_>>);
 
     fn numbers(len: usize, seed: u64) -> Vec<f32> {
         let mut numbers = vec![0.0; len];
@@ -329,9 +350,9 @@ mod tests {
             assert_alike(&a, &b);
 
             let log2_sum = max + sum.log2();
-            let run = |f: fn([&mut [f32]; 3], usize, f32, Option<Drops<'_>>)| {
+            let run = |f: SoftenBackward| {
                 let (mut p, mut dropped, mut ds) = (x.clone(), vec![9.0; len], dy.clone());
-                f([&mut p, &mut dropped, &mut ds], seen, log2_sum, drops);
+                f([&mut p, &mut dropped, &mut ds], 0.7, seen, log2_sum, drops);
                 (dropped, ds)
             };
             let ((dropped, ds), (other_dropped, other_ds)) = (run(soften_backward), run(soften_backward_anywhere));

@@ -1,4 +1,4 @@
-//! One head of one sequence: forward a panel of queries at a time, back a block of them.
+//! One head of one sequence, a panel of queries at a time; what the way back adds up over queries, a block of panels.
 
 use std::f32::consts::{LN_2, LOG2_E};
 use std::ops::Range;
@@ -6,7 +6,7 @@ use std::ops::Range;
 use crate::cpu::dropout::blocks_per_row;
 use crate::cpu::math::vectorised;
 use crate::cpu::matmul::{
-    Depth, Finished, PanelRows, Products, TILE, Unit, View, left_here, multiply_here, right_here, scratch_len,
+    Depth, Finished, PanelRows, Panels, Products, TILE, Unit, View, left_here, multiply_here, right_here, scratch_len,
     with_panels,
 };
 use crate::cpu::parallel::Block;
@@ -16,11 +16,8 @@ use crate::random::{Stream, threshold};
 use crate::sequences::Sequences;
 use crate::tensor::Tensor;
 
-/// Queries whose scores are in memory at once on the way back.
+/// Queries whose probabilities are in memory at once on the way back: whole panels of every unit.
 const QUERIES: usize = 96;
-
-/// Numbers in the widest vector register.
-const LANES: usize = 16;
 
 /// One query head of one sequence.
 pub struct Head<'a> {
@@ -56,11 +53,6 @@ impl<'a> Head<'a> {
 
     fn scale(&self) -> f32 {
         1.0 / (self.head_dim() as f32).sqrt()
-    }
-
-    /// Numbers in a row of scores: whole vector registers, filled up with what counts for nothing.
-    fn row_len(&self) -> usize {
-        self.len().next_multiple_of(LANES)
     }
 
     /// The sequence's queries in blocks, numbered from its first token.
@@ -151,61 +143,93 @@ impl<'a> Head<'a> {
         [dq, dk, dv]: [&mut Block<'_>; 3],
         first: bool,
     ) {
-        let (t, d, row_len) = (self.len(), self.head_dim(), self.row_len());
-        let queries = t.min(QUERIES);
-        let (by_key, by_depth) = (scratch_len::<U>(t, d), scratch_len::<U>(d, t));
-        let left = scratch_len::<U>(queries, d.max(t)).max(scratch_len::<U>(t, queries));
-        let lens = [by_key, by_key, by_depth, left, scratch_len::<U>(d, queries)];
-        with_panels::<U, _, 5, 3>(
-            lens,
-            [queries * row_len, queries * row_len, queries * row_len],
-            |panels, [p, dropped, ds]| {
-                let [keys, values, keys_again, left, right] = panels;
-                let whole = |x| self.view(x, &(0..t), &self.key);
-                let keys = right_here::<U>(&whole(k), Depth::Columns, keys);
-                let values = right_here::<U>(&whole(v), Depth::Columns, values);
-                let keys_again = right_here::<U>(&whole(k), Depth::Rows, keys_again);
-                for block in self.blocks() {
-                    let len = block.len() * row_len;
-                    let (p, dropped, ds) = (&mut p[..len], &mut dropped[..len], &mut ds[..len]);
-                    let add = !first || block.start > 0;
-                    let (q, dout) = (self.view(q, &block, &self.query), dout.part(&block, &(0..d)));
-                    let scale = self.scale() * LOG2_E;
-                    multiply_here(left_here::<U>(&q, Depth::Columns, left), keys, write(p, row_len, scale));
-                    multiply_here(left_here::<U>(&dout, Depth::Columns, left), values, write(ds, row_len, 1.0));
-                    vectorised(
-                        #[inline(always)]
-                        || {
-                            let rows = p.chunks_exact_mut(row_len).zip(dropped.chunks_exact_mut(row_len));
-                            let rows = rows.zip(ds.chunks_exact_mut(row_len));
-                            for (row, ((p, dropped), ds)) in block.clone().zip(rows) {
-                                let lse = lse.data()[(self.rows.start + row) * self.options.n_heads + head];
-                                soften_backward([p, dropped, ds], self.visible(row), lse * LOG2_E, self.drops(row));
-                            }
-                        },
-                    );
-                    let (dropped, ds) = (View::rows_of(dropped, row_len, t), View::rows_of(ds, row_len, t));
-                    let dout = right_here::<U>(&dout, Depth::Rows, right);
-                    multiply_here(left_here::<U>(&dropped, Depth::Rows, left), dout, write_block(dv, 0, 1.0, add));
-                    let q = right_here::<U>(&q, Depth::Rows, right);
-                    multiply_here(left_here::<U>(&ds, Depth::Rows, left), q, write_block(dk, 0, self.scale(), add));
-                    let ds = left_here::<U>(&ds, Depth::Columns, left);
-                    multiply_here(ds, keys_again, write_block(dq, block.start, self.scale(), false));
+        let (t, d) = (self.len(), self.head_dim());
+        let [seen, width] = [t, d].map(|columns| columns.next_multiple_of(U::COLUMNS));
+        let at_once = t.min(QUERIES).next_multiple_of(U::ROWS);
+        let whole = scratch_len::<U>(t, d);
+        let of_panel = scratch_len::<U>(U::ROWS, t);
+        let of_block = [t, d].map(|extent| scratch_len::<U>(extent, at_once));
+        let lens = [whole, whole, whole, whole, scratch_len::<U>(d, t), of_panel, of_block[0], of_block[1]];
+        let numbers = [U::ROWS * seen, at_once * seen, at_once * seen, U::ROWS * width];
+        with_panels::<U, _, 8, 4>(lens, numbers, |panels, [p, dropped, ds, mixed]| {
+            let [queries, douts, keys, values, keys_again, by_row, left, right] = panels;
+            let [of_q, of_k, of_v] =
+                [(q, &self.query), (k, &self.key), (v, &self.key)].map(|(x, columns)| self.view(x, &(0..t), columns));
+            let operands = Backward::<U> {
+                queries: left_here(&of_q, Depth::Columns, queries),
+                douts: left_here(&dout, Depth::Columns, douts),
+                keys: right_here(&of_k, Depth::Columns, keys),
+                values: right_here(&of_v, Depth::Columns, values),
+                keys_again: right_here(&of_k, Depth::Rows, keys_again),
+            };
+            let mut by_row = PanelRows { data: by_row, depth: t };
+            let log2_sum = |row: usize| lse.data()[(self.rows.start + row) * self.options.n_heads + head] * LOG2_E;
+            for block in self.blocks() {
+                // SAFETY: all operands but `by_row` are packed; no other product is made before the end of this one.
+                let products = unsafe { Products::begin() };
+                let of_panels = dropped.chunks_exact_mut(U::ROWS * seen).zip(ds.chunks_exact_mut(U::ROWS * seen));
+                for (begin, (dropped, ds)) in block.clone().step_by(U::ROWS).zip(of_panels) {
+                    let queries = begin..block.end.min(begin + U::ROWS);
+                    let rows = [&mut *p, dropped, ds, &mut *mixed];
+                    self.panel_backward(&products, &operands, queries, rows, &mut by_row, log2_sum, dq);
+                }
+                drop(products);
+                let (add, filled) = (!first || block.start > 0, block.len() * seen);
+                let [dropped, ds] = [&dropped[..filled], &ds[..filled]].map(|x| View::rows_of(x, seen, t));
+                let [q, dout] = [of_q, dout].map(|x| x.part(&block, &(0..d)));
+                let dout = right_here::<U>(&dout, Depth::Rows, right);
+                multiply_here(left_here(&dropped, Depth::Rows, left), dout, write_block(dv, 1.0, add));
+                let q = right_here::<U>(&q, Depth::Rows, right);
+                multiply_here(left_here(&ds, Depth::Rows, left), q, write_block(dk, self.scale(), add));
+            }
+        });
+    }
+
+    /// Of one panel of queries: the probabilities after dropout, the gradient of the scores, and dq.
+    #[expect(clippy::too_many_arguments, reason = "the places of one pass")]
+    fn panel_backward<U: Unit>(
+        &self,
+        products: &Products<U>,
+        operands: &Backward<'_, U>,
+        queries: Range<usize>,
+        [p, dropped, ds, mixed]: [&mut [f32]; 4],
+        by_row: &mut PanelRows<'_, U>,
+        log2_sum: impl Fn(usize) -> f32,
+        dq: &mut Block<'_>,
+    ) {
+        let (panel, seen, width) = (queries.start / U::ROWS, p.len() / U::ROWS, mixed.len() / U::ROWS);
+        products.of_panel(operands.queries, panel, operands.keys, p, seen);
+        products.of_panel(operands.douts, panel, operands.values, ds, seen);
+        vectorised(
+            #[inline(always)]
+            || {
+                let rows = p.chunks_exact_mut(seen).zip(dropped.chunks_exact_mut(seen)).zip(ds.chunks_exact_mut(seen));
+                for (place, (row, ((p, dropped), ds))) in queries.clone().zip(rows).enumerate() {
+                    let (scale, visible) = (self.scale() * LOG2_E, self.visible(row));
+                    soften_backward([p, dropped, &mut *ds], scale, visible, log2_sum(row), self.drops(row));
+                    by_row.write(place, ds);
+                }
+            },
+        );
+        products.of_panel(by_row.panels(queries.len()), 0, operands.keys_again, mixed, width);
+        vectorised(
+            #[inline(always)]
+            || {
+                for (row, mixed) in queries.zip(mixed.chunks_exact(width)) {
+                    write_scaled(dq.row(row), mixed, self.scale(), None);
                 }
             },
         );
     }
 }
 
-/// Stores a product times a factor in rows of `columns`.
-fn write(out: &mut [f32], columns: usize, factor: f32) -> impl FnMut(Finished<'_>) + '_ {
-    #[inline(always)]
-    move |part: Finished<'_>| {
-        for row in part.rows.clone() {
-            let out = &mut out[row * columns..][part.columns.clone()];
-            out.iter_mut().zip(part.row(row)).for_each(|(out, &x)| *out = factor * x);
-        }
-    }
+/// What the way back multiplies by.
+struct Backward<'a, U: Unit> {
+    queries: Panels<'a, U>,
+    douts: Panels<'a, U>,
+    keys: Panels<'a, U>,
+    values: Panels<'a, U>,
+    keys_again: Panels<'a, U>,
 }
 
 /// Stores a row times its factor, and each column times its own, if they have any.
@@ -218,12 +242,12 @@ fn write_scaled(out: &mut [f32], row: &[f32], factor: f32, of_columns: Option<&[
     }
 }
 
-/// Stores a product times a factor in the rows of a block from `begin` on, or adds it to them.
-fn write_block(out: &mut Block<'_>, begin: usize, factor: f32, add: bool) -> impl FnMut(Finished<'_>) {
+/// Stores a product times a factor in a block, or adds it to what is there.
+fn write_block(out: &mut Block<'_>, factor: f32, add: bool) -> impl FnMut(Finished<'_>) {
     #[inline(always)]
     move |part: Finished<'_>| {
         for row in part.rows.clone() {
-            let out = &mut out.row(begin + row)[part.columns.clone()];
+            let out = &mut out.row(row)[part.columns.clone()];
             if add {
                 out.iter_mut().zip(part.row(row)).for_each(|(out, &x)| *out += factor * x);
             } else {
