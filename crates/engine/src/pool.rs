@@ -66,8 +66,15 @@ pub struct Buffer<T: Element> {
     memory: Memory<T>,
     len: usize,
     pools: Arc<Pools>,
-    /// What was made of the contents, as long as they stay.
-    derived: Mutex<Option<Arc<dyn Any + Send + Sync>>>,
+    derived: Mutex<Option<Derived>>,
+}
+
+/// What was made of a buffer's contents, as long as they stay.
+#[derive(Clone, Debug)]
+struct Derived {
+    /// The shape that they were taken to have.
+    shape: Vec<usize>,
+    value: Arc<dyn Any + Send + Sync>,
 }
 
 impl<T: Element> Buffer<T> {
@@ -84,17 +91,17 @@ impl<T: Element> Buffer<T> {
         self.memory.first_mut(self.len)
     }
 
-    /// What `make` makes of the contents. If it is to be kept, it is made once, until they change; else what was kept is
-    /// given up.
-    pub fn derived<D: Any + Send + Sync>(&self, keep: bool, make: impl FnOnce() -> D) -> Arc<D> {
+    /// What `make` makes of the contents in that shape. If it is to be kept, it is made once, until they change; else what was
+    /// kept is given up.
+    pub fn derived<D: Any + Send + Sync>(&self, shape: &[usize], keep: bool, make: impl FnOnce() -> D) -> Arc<D> {
         let derived = || self.derived.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = if keep { derived().clone() } else { None };
-        if let Some(kept) = kept.and_then(|kept| kept.downcast().ok()) {
-            return kept;
+        if let Some(value) = kept.filter(|kept| kept.shape == shape).and_then(|kept| kept.value.downcast().ok()) {
+            return value;
         }
         // Not locked meanwhile: a thread that waits for others to help it may be given work that wants the same.
         let made = Arc::new(make());
-        *derived() = if keep { Some(made.clone()) } else { None };
+        *derived() = if keep { Some(Derived { shape: shape.to_vec(), value: made.clone() }) } else { None };
         made
     }
 }
@@ -134,13 +141,14 @@ mod tests {
     fn what_is_made_of_a_buffer_is_made_once_until_the_buffer_changes() {
         let mut buffer = Buffer::<f32>::new(&Arc::default(), 1);
         buffer.as_mut_slice()[0] = 1.0;
-        let first = buffer.derived(true, || buffer.as_slice()[0]);
-        assert!(Arc::ptr_eq(&first, &buffer.derived(true, || 0.0)));
-        assert_eq!(*buffer.derived(true, || "of another type"), "of another type");
+        let first = buffer.derived(&[1], true, || buffer.as_slice()[0]);
+        assert!(Arc::ptr_eq(&first, &buffer.derived(&[1], true, || 0.0)));
+        assert_eq!(*buffer.derived(&[1], true, || "of another type"), "of another type");
         buffer.as_mut_slice()[0] = 2.0;
-        assert_eq!(*buffer.derived(true, || buffer.as_slice()[0]), 2.0);
-        assert_eq!(*buffer.derived(false, || 3.0_f32), 3.0);
-        assert_eq!(*buffer.derived(true, || 4.0_f32), 4.0);
+        assert_eq!(*buffer.derived(&[1], true, || buffer.as_slice()[0]), 2.0);
+        assert_eq!(*buffer.derived(&[1, 1], true, || 2.5_f32), 2.5);
+        assert_eq!(*buffer.derived(&[1], false, || 3.0_f32), 3.0);
+        assert_eq!(*buffer.derived(&[1], true, || 4.0_f32), 4.0);
     }
 
     #[test]

@@ -274,7 +274,7 @@ impl<T: Element> Array<T> {
     /// As [`Array::data`].
     pub(crate) fn derived<D: Any + Send + Sync>(&self, keep: bool, make: impl FnOnce() -> D) -> Arc<D> {
         match &self.storage {
-            Storage::Host(buffer) => buffer.derived(keep, make),
+            Storage::Host(buffer) => buffer.derived(&self.shape, keep, make),
             Storage::Cuda(..) => panic!("an array on {:?} has no elements in the host's memory", self.device),
         }
     }

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use serde_json::{Value, json};
 use tokenizers::{NormalizerWrapper, PreTokenizerWrapper};
 
-use self::words::{KnownWords, separates};
+use self::words::{KnownWords, stays_within_a_word};
 use crate::files::{FileError, write_atomically};
 
 const CLS: &str = "[CLS]";
@@ -153,7 +153,10 @@ impl Tokenizer {
         let vocab_size = inner.get_vocab(true).values().max().map_or(0, |&last| last as usize + 1);
         let by_words = matches!(inner.get_normalizer(), Some(NormalizerWrapper::BertNormalizer(_)))
             && matches!(inner.get_pre_tokenizer(), Some(PreTokenizerWrapper::BertPreTokenizer(_)))
-            && !inner.get_added_tokens_decoder().values().any(|token| separates(&token.content));
+            && inner
+                .get_added_tokens_decoder()
+                .values()
+                .all(|token| stays_within_a_word(&token.content, token.normalized));
         let words = by_words.then(Arc::default);
         Ok(Tokenizer { inner, cls, sep, unk, vocab_size, words })
     }
@@ -328,14 +331,16 @@ mod tests {
 
     #[test]
     fn a_token_of_several_words_is_found_where_the_file_has_one() {
-        let mut whole = serde_json::to_value(&small().inner).unwrap();
-        let token = json!({
-            "id": 12, "content": "run run", "special": false,
-            "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
-        });
-        whole["added_tokens"].as_array_mut().unwrap().push(token);
-        let tokenizer = Tokenizer::from_json(whole.to_string().as_bytes()).unwrap();
-        assert_eq!(tokenizer.encode("run run running", 9), [2, 12, 8, 9, 3]);
+        for (content, normalized) in [("run run", false), ("run\u{a0}run", true)] {
+            let mut whole = serde_json::to_value(&small().inner).unwrap();
+            let token = json!({
+                "id": 12, "content": content, "special": false,
+                "single_word": false, "lstrip": false, "rstrip": false, "normalized": normalized,
+            });
+            whole["added_tokens"].as_array_mut().unwrap().push(token);
+            let tokenizer = Tokenizer::from_json(whole.to_string().as_bytes()).unwrap();
+            assert_eq!(tokenizer.encode("run run running", 9), [2, 12, 8, 9, 3], "{content:?}");
+        }
     }
 
     #[test]

@@ -260,6 +260,47 @@ mod tests {
     }
 
     #[test]
+    fn gradients_of_long_sequences_agree_with_their_definition() {
+        let d = 8;
+        for (length, group, causal) in [(97, 1, false), (130, 2, true), (200, 2, false)] {
+            let options = options(1, group, causal, 0.0);
+            let [q, k, v] = inputs(length, options, d, 1);
+            let dout = random(q.shape(), 9);
+            let tape = Tape::recording();
+            let leaves = [&q, &k, &v].map(|x| tape.leaf(x.clone()));
+            let [of_q, of_k, of_v] = &leaves;
+            let out = Var::attention(of_q, of_k, of_v, &sequences(&[length]), options).unwrap();
+            let loss = out.mul(&tape.constant(dout.clone())).unwrap().sum().unwrap();
+            let gradients = tape.backward(&loss).unwrap();
+
+            let mut expected = [&q, &k, &v].map(|x| vec![0.0_f64; x.len()]);
+            let scale = 1.0 / (d as f64).sqrt();
+            for (head, i) in (0..group).flat_map(|head| (0..length).map(move |i| (head, i))) {
+                let query = i * group * d + head * d;
+                let along = |x: &Tensor, at: usize, y: &Tensor, place: usize| -> f64 {
+                    (0..d).map(|g| f64::from(x.data()[at + g]) * f64::from(y.data()[place + g])).sum()
+                };
+                let seen = if causal { i + 1 } else { length };
+                let powers: Vec<f64> = (0..seen).map(|j| (along(&q, query, &k, j * d) * scale).exp()).collect();
+                let sum: f64 = powers.iter().sum();
+                let p: Vec<f64> = powers.iter().map(|power| power / sum).collect();
+                let dp: Vec<f64> = (0..seen).map(|j| along(&dout, query, &v, j * d)).collect();
+                let mean: f64 = p.iter().zip(&dp).map(|(p, dp)| p * dp).sum();
+                for (j, g) in (0..seen).flat_map(|j| (0..d).map(move |g| (j, g))) {
+                    let ds = p[j] * (dp[j] - mean) * scale;
+                    expected[0][query + g] += ds * f64::from(k.data()[j * d + g]);
+                    expected[1][j * d + g] += ds * f64::from(q.data()[query + g]);
+                    expected[2][j * d + g] += p[j] * f64::from(dout.data()[query + g]);
+                }
+            }
+            for (leaf, expected) in leaves.iter().zip(expected) {
+                let expected: Vec<f32> = expected.into_iter().map(|x| x as f32).collect();
+                assert_close(gradients.of(leaf).unwrap().data(), &expected, 1e-4);
+            }
+        }
+    }
+
+    #[test]
     fn a_fitness_of_other_heads_than_the_values_is_refused() {
         let (sequences, options) = (sequences(&[3, 2]), options(2, 2, false, 0.0));
         let tape = Tape::inference();

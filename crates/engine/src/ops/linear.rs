@@ -120,8 +120,33 @@ impl Var {
 
 #[cfg(test)]
 mod tests {
+    use crate::Tape;
     use crate::testing::{check_gradients, random};
+    use crate::{Tensor, Var};
     use proptest::prelude::*;
+
+    #[test]
+    fn what_is_kept_of_a_weight_is_never_that_of_another_content_or_shape() {
+        let (x, mut weight) = (random(&[5, 6], 1), random(&[4, 6], 2));
+        let narrow = random(&[5, 4], 3);
+        let product = |x: &Tensor, weight: Var| Tape::inference().constant(x.clone()).linear(&weight, None).unwrap();
+        let mut check = |change: f32| {
+            weight.data_mut()[0] += change;
+            for _ in 0..2 {
+                let of = Tape::inference().constant(weight.clone());
+                let wide = product(&x, of.clone()).value().to_vec();
+                let turned = product(&narrow, of.reshape(&[6, 4]).unwrap()).value().to_vec();
+                // Nothing is kept of a copy.
+                let fresh = Tensor::from_slice(weight.device(), &[4, 6], weight.data()).unwrap();
+                let of = Tape::inference().constant(fresh);
+                assert_eq!(product(&narrow, of.reshape(&[6, 4]).unwrap()).value().to_vec(), turned);
+                let fresh = Tensor::from_slice(weight.device(), &[4, 6], weight.data()).unwrap();
+                assert_eq!(product(&x, Tape::inference().constant(fresh)).value().to_vec(), wide);
+            }
+        };
+        check(0.0);
+        check(1.0);
+    }
 
     proptest! {
         #![proptest_config(crate::testing::cases())]

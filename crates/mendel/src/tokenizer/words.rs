@@ -1,9 +1,10 @@
 //! The pieces of words that were met before: most of a text is, and finding them again is far cheaper than cutting anew.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::{PoisonError, RwLock};
 
-/// Words that are remembered; what a collection says often is among the first of its words. About 30 MB.
+/// Words that are remembered, about 30 MB; then they are forgotten, lest a file that begins with names fill all for good.
 const MOST: usize = 1 << 18;
 /// Bytes of the longest word that is remembered.
 const LONGEST: usize = 48;
@@ -12,13 +13,13 @@ const LONGEST: usize = 48;
 /// form feed, is dropped by them.
 const SEPARATORS: [char; 4] = [' ', '\t', '\n', '\r'];
 
-/// Whether text holds the end of a word.
-pub(super) fn separates(text: &str) -> bool {
-    text.contains(SEPARATORS)
+/// Whether a token that is found in texts as they are, or in normalised ones, lies within one word wherever it is found.
+pub(super) fn stays_within_a_word(token: &str, normalized: bool) -> bool {
+    if normalized { token.chars().all(|letter| letter.is_ascii_graphic()) } else { !token.contains(SEPARATORS) }
 }
 
 /// Words and their pieces, shared by all threads.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct KnownWords(RwLock<HashMap<Box<str>, Box<[u32]>>>);
 
 impl KnownWords {
@@ -30,11 +31,10 @@ impl KnownWords {
             if let Some(found) = known.get(word) {
                 pieces.extend_from_slice(found);
             } else {
-                let remembers = known.len() < MOST && word.len() <= LONGEST;
                 drop(known);
                 let cut = cut(word);
                 pieces.extend_from_slice(&cut);
-                if remembers {
+                if word.len() <= LONGEST {
                     new.push((word, cut));
                 }
                 known = self.0.read().unwrap_or_else(PoisonError::into_inner);
@@ -46,8 +46,18 @@ impl KnownWords {
         drop(known);
         if !new.is_empty() {
             let owned = new.into_iter().map(|(word, pieces)| (word.into(), pieces.into()));
-            self.0.write().unwrap_or_else(PoisonError::into_inner).extend(owned);
+            let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+            if known.len() >= MOST {
+                known.clear();
+            }
+            known.extend(owned);
         }
         pieces
+    }
+}
+
+impl fmt::Debug for KnownWords {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KnownWords").finish_non_exhaustive()
     }
 }

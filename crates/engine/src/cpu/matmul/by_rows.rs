@@ -2,6 +2,7 @@
 //! never leave the cache. Each is one of linear maps, forward or backward.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use rayon::prelude::*;
 
@@ -11,7 +12,7 @@ use super::pack::{
 use super::unit::{Depth, Unit};
 use super::{Finished, GROUP_COLUMNS, GROUP_ROWS, WORTH_THREADS, group};
 use crate::cpu::{math, rows};
-use crate::device::Device;
+use crate::pool::Pools;
 
 /// What the gradients of linear maps leave besides the product that they take part in.
 pub struct Turned<U: Unit> {
@@ -114,7 +115,7 @@ impl Source for Between<'_> {
 /// The product of gradients, which follow each other in depth, with `right`, if there is one; and from the same reading
 /// what else a backward pass takes of them.
 pub fn multiply_gradients<U: Unit>(
-    device: &Device,
+    pools: &Arc<Pools>,
     gradients: &[View<'_>],
     right: Option<&Packed<U>>,
     store: impl Fn(Finished<'_>) + Sync,
@@ -122,7 +123,7 @@ pub fn multiply_gradients<U: Unit>(
     let layouts: Vec<Layout> = gradients.iter().map(|x| Layout::of::<U>(x, Depth::Columns)).collect();
     let steps: usize = layouts.iter().map(|layout| layout.steps).sum();
     let mut transposed: Vec<Packed<U>> =
-        gradients.iter().map(|x| Packed::empty(device, &Layout::of::<U>(x, Depth::Rows), Depth::Rows)).collect();
+        gradients.iter().map(|x| Packed::empty(pools, &Layout::of::<U>(x, Depth::Rows), Depth::Rows)).collect();
     let turned: Vec<_> = transposed.iter_mut().map(|packed| packed.cells(U::ROWS, 0)).collect();
     let parts = by_rows(gradients.first().map_or(0, |x| x.shape()[0]), |rows| {
         with_panels::<U, _, 1, 0>([scratch_len::<U>(rows.len(), steps * U::STEP)], [], |[data], []| {
@@ -174,6 +175,7 @@ fn multiply_group<U: Unit>(
 ) {
     let (panels, at_once) = (left.count(U::ROWS), GROUP_COLUMNS / U::COLUMNS);
     for (index, &right) in rights.iter().enumerate() {
+        assert!(left.steps == right.steps, "both operands are as deep");
         let columns = right.count(U::COLUMNS);
         let work = |task: usize| {
             let columns = task * at_once..columns.min((task + 1) * at_once);

@@ -1,6 +1,7 @@
 //! Operands in the order in which a unit reads them.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use rayon::prelude::*;
 
@@ -9,8 +10,7 @@ use crate::cpu::math::vectorised;
 use crate::cpu::parallel::prefetch;
 use crate::cpu::rows;
 use crate::cpu::scratch::with_scratch;
-use crate::device::Device;
-use crate::pool::Buffer;
+use crate::pool::{Buffer, Pools};
 use crate::tensor::Tensor;
 
 /// A matrix to be packed.
@@ -220,21 +220,21 @@ impl<U: Unit> Side<U> for Right {
 
 impl<U: Unit> Packed<U> {
     /// The left operand of a product. Several sources follow each other in depth.
-    pub fn left<S: Source>(device: &Device, sources: &[S], depth: Depth) -> Self {
-        Packed::new::<S, Left>(device, sources, depth)
+    pub fn left<S: Source>(pools: &Arc<Pools>, sources: &[S], depth: Depth) -> Self {
+        Packed::new::<S, Left>(pools, sources, depth)
     }
 
     /// The right operand of a product. Several sources follow each other in depth.
-    pub fn right<S: Source>(device: &Device, sources: &[S], depth: Depth) -> Self {
-        Packed::new::<S, Right>(device, sources, depth)
+    pub fn right<S: Source>(pools: &Arc<Pools>, sources: &[S], depth: Depth) -> Self {
+        Packed::new::<S, Right>(pools, sources, depth)
     }
 
-    fn new<S: Source, W: Side<U>>(device: &Device, sources: &[S], depth: Depth) -> Self {
+    fn new<S: Source, W: Side<U>>(pools: &Arc<Pools>, sources: &[S], depth: Depth) -> Self {
         let layouts: Vec<Layout> = sources.iter().map(|source| Layout::of::<U>(source, depth)).collect();
         let steps = layouts.iter().map(|layout| layout.steps).sum();
         let extent = layouts.first().map_or(0, |layout| layout.extent);
         let (panels, size) = (extent.div_ceil(W::WIDTH), W::WIDTH * U::STEP);
-        let mut data = Buffer::new(device.pools(), panels * steps * size);
+        let mut data = Buffer::new(pools, panels * steps * size);
         let mut first = 0;
         for (source, layout) in sources.iter().zip(&layouts) {
             let cells = Cells::<U>::new(data.as_mut_slice(), W::WIDTH, steps, first);
@@ -255,9 +255,9 @@ impl<U: Unit> Packed<U> {
     }
 
     /// A left operand, to be filled.
-    pub fn empty(device: &Device, layout: &Layout, depth: Depth) -> Self {
+    pub fn empty(pools: &Arc<Pools>, layout: &Layout, depth: Depth) -> Self {
         let Layout { extent, steps } = *layout;
-        let data = Buffer::new(device.pools(), extent.div_ceil(U::ROWS) * U::ROWS * steps * U::STEP);
+        let data = Buffer::new(pools, extent.div_ceil(U::ROWS) * U::ROWS * steps * U::STEP);
         Packed { data, steps, extent, depth }
     }
 

@@ -27,7 +27,7 @@ use crate::texts::TextEncoder;
 const VERSION: u64 = 2;
 /// Pairs that are tokenised together.
 const CHUNK: usize = 2048;
-/// Chunks that are read while others are tokenised.
+/// Chunks that wait between the one that is read and the one that is tokenised.
 const CHUNKS_AHEAD: usize = 2;
 /// The file that says that a store is whole.
 const MANIFEST: &str = "store.json";
@@ -87,7 +87,8 @@ impl TokenCache {
         open(&folder, files).ok_or_else(unreadable)
     }
 
-    /// Writes all of a store into `partial`.
+    /// Writes all of a store into `partial`. The threads that tokenise are the global pool's: a caller that is one of them would
+    /// keep it waiting.
     fn make(
         &self,
         name: &str,
@@ -106,7 +107,7 @@ impl TokenCache {
             let report = send_in_chunks(files, observer, chunks, || cache_error(partial)(ErrorKind::BrokenPipe.into()));
             (report, writing.join().unwrap_or_else(|panic| resume_unwind(panic)))
         });
-        // Where writing has failed, reading has for no other reason.
+        // Where writing has failed, reading tells in most cases that nobody received what was read.
         written.map_err(cache_error(partial))?;
         let report = report?;
         options.check(name, &report)?;

@@ -100,6 +100,21 @@ fn a_store_holds_every_text_of_every_pair_on_disk_as_in_memory() {
 }
 
 #[test]
+fn many_chunks_keep_their_order() {
+    let rows: String =
+        (0..5000).map(|i| format!("who built mill {i}\tA guild built mill {i}.\tMill {i} is old.\n")).collect();
+    let place = Place::new(&rows);
+    let pairs: Vec<Pair> = rows
+        .lines()
+        .map(|row| {
+            let mut texts = row.split('\t');
+            Pair::new(texts.next().unwrap(), texts.next().unwrap(), texts).unwrap()
+        })
+        .collect();
+    assert_holds(&place.store_of("pairs.tsv", 64).unwrap(), &pairs, &encoder(64));
+}
+
+#[test]
 fn a_dataset_is_tokenised_once_wherever_it_is_moved_and_again_for_another_content_or_length() {
     let place = Place::new(ROWS);
     place.store_of("pairs.tsv", 64).unwrap();
