@@ -25,7 +25,7 @@ fn ensure_fits(input: &[usize], (weight, bias): &(&Var, Option<&Var>)) -> Result
     Ok(())
 }
 
-fn constant<'a>((weight, bias): (&'a Var, Option<&'a Var>)) -> Affine<'a> {
+fn constant_affine<'a>((weight, bias): (&'a Var, Option<&'a Var>)) -> Affine<'a> {
     Affine { weight: weight.value(), bias: bias.map(Var::value), constant: true }
 }
 
@@ -63,7 +63,7 @@ impl Var {
         ensure_fits(&[self.value().rows(), inner.0.value().rows()], &outer)?;
         let x = self.value();
         let mut out = Tensor::activation(x.device(), &[x.rows(), outer.0.value().rows()]);
-        x.device().kernels().feed_forward(x, maps.map(constant), &mut out);
+        x.device().kernels().feed_forward(x, maps.map(constant_affine), &mut out);
         Ok(Var::record(out, &[self], |_, _| Ok(())))
     }
 
@@ -120,9 +120,8 @@ impl Var {
 
 #[cfg(test)]
 mod tests {
-    use crate::Tape;
     use crate::testing::{check_gradients, random};
-    use crate::{Tensor, Var};
+    use crate::{Tape, Tensor, Var};
     use proptest::prelude::*;
 
     #[test]
