@@ -65,11 +65,15 @@ const ROWS: &str = "who built the mill\tA guild built the mill.\tThe mill is old
                     who built the mill\tA guild built the mill.\tThe mill is old.\n";
 
 fn pairs() -> Vec<Pair> {
+    pairs_of(ROWS)
+}
+
+fn pairs_of(rows: &str) -> Vec<Pair> {
     let row = |row: &str| {
         let mut texts = row.split('\t');
         Pair::new(texts.next().unwrap(), texts.next().unwrap(), texts).unwrap()
     };
-    ROWS.lines().map(row).collect()
+    rows.lines().map(row).collect()
 }
 
 #[track_caller]
@@ -104,14 +108,7 @@ fn many_chunks_keep_their_order() {
     let rows: String =
         (0..5000).map(|i| format!("who built mill {i}\tA guild built mill {i}.\tMill {i} is old.\n")).collect();
     let place = Place::new(&rows);
-    let pairs: Vec<Pair> = rows
-        .lines()
-        .map(|row| {
-            let mut texts = row.split('\t');
-            Pair::new(texts.next().unwrap(), texts.next().unwrap(), texts).unwrap()
-        })
-        .collect();
-    assert_holds(&place.store_of("pairs.tsv", 64).unwrap(), &pairs, &encoder(64));
+    assert_holds(&place.store_of("pairs.tsv", 64).unwrap(), &pairs_of(&rows), &encoder(64));
 }
 
 #[test]
