@@ -3,13 +3,13 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::arena::Arena;
 use crate::cpu::Cpu;
 use crate::cuda::context::{Context, GpuInfo};
 use crate::cuda::slice::Kind;
 use crate::cuda::{Cuda, CudaResult};
 use crate::error::Result;
 use crate::kernels::Kernels;
-use crate::pool::Pools;
 use crate::precision::Precision;
 use crate::profile::{Profile, Profiled};
 
@@ -29,7 +29,7 @@ pub struct Device {
 /// Where a device's arrays are.
 #[derive(Clone)]
 pub(crate) enum Memory {
-    Host(Arc<Pools>),
+    Host(Arc<Arena>),
     Cuda(Arc<Context>),
 }
 
@@ -151,10 +151,15 @@ impl Device {
         }
     }
 
+    /// Whether the optimizer takes the gradients of those rows of a table that were looked up, without all the others.
+    pub(crate) fn keeps_row_gradients(&self) -> bool {
+        matches!(self.memory, Memory::Host(_))
+    }
+
     /// The arena of the host's memory, for the kernels of the CPU.
-    pub(crate) fn pools(&self) -> &Arc<Pools> {
+    pub(crate) fn arena(&self) -> &Arc<Arena> {
         match &self.memory {
-            Memory::Host(pools) => pools,
+            Memory::Host(arena) => arena,
             Memory::Cuda(_) => panic!("{self:?} does not work in the host's memory"),
         }
     }

@@ -10,6 +10,7 @@ use std::ops::Range;
 use std::time::Instant;
 
 use crate::cuda::context::Mark;
+use crate::gradients::Gradient;
 use crate::ops::attention::Attention;
 use crate::ops::evolve::Evolve;
 use crate::ops::gene_fitness::GeneFitness;
@@ -350,7 +351,7 @@ pub struct AdamWUpdate<'a> {
 /// A tensor that the optimizer updates.
 pub struct Updated<'a> {
     /// Its gradient.
-    pub gradient: &'a Tensor,
+    pub gradient: &'a Gradient,
     /// The tensor.
     pub parameter: &'a mut Tensor,
     /// First and second moment.

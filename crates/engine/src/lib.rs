@@ -29,17 +29,18 @@
 //!
 //! Results are the same bits whatever the number of threads.
 
+mod arena;
 pub mod cpu;
 pub mod cuda;
 mod device;
 mod error;
+mod gradients;
 pub mod kernels;
 mod limits;
 mod memory;
 pub mod ops;
 pub mod optim;
 mod parameters;
-mod pool;
 mod precision;
 mod profile;
 pub mod random;
@@ -52,10 +53,11 @@ mod testing;
 
 pub use device::Device;
 pub use error::{Error, Result};
+pub use gradients::{Gradient, Gradients, RowGradient};
 pub use limits::MemoryBandwidth;
 pub use parameters::{ParameterId, Parameters};
 pub use precision::Precision;
 pub use profile::Profile;
 pub use sequences::Sequences;
-pub use tape::{Gradients, Tape, Var};
+pub use tape::{Tape, Var};
 pub use tensor::{Array, Element, Ids, Tensor};

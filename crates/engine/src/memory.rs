@@ -1,49 +1,64 @@
-//! Memory for arrays: on cache lines, and on huge pages where it is large.
+//! Memory from the system: on cache lines, and on huge pages where it is large.
 
-use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
 use std::{fmt, slice};
 
-use crate::tensor::Element;
+use bytemuck::Pod;
 
 /// Vector registers and matrix tiles are loaded by whole cache lines.
-const CACHE_LINE: usize = 64;
-/// From this size on an array begins on a huge page of its own: a product walks through its operands by rows, and each
-/// row on another small page costs more than the arithmetic.
+pub const CACHE_LINE: usize = 64;
+/// From this size on memory begins on a huge page: a product walks through its operands by rows, and each row on another
+/// small page costs more than the arithmetic.
 const HUGE_PAGE: usize = 2 << 20;
 
-/// A block of initialised elements.
-pub struct Memory<T: Element> {
+/// A block of elements, of zeros at first. What is never written takes no place in the machine's memory where it is large.
+pub struct Memory<T: Pod> {
+    allocated: NonNull<u8>,
+    layout: Layout,
     data: NonNull<T>,
     capacity: usize,
 }
 
 // SAFETY: the block is owned, and elements are plain numbers.
-unsafe impl<T: Element> Send for Memory<T> {}
+unsafe impl<T: Pod + Send> Send for Memory<T> {}
 // SAFETY: as above; shared access only reads.
-unsafe impl<T: Element> Sync for Memory<T> {}
+unsafe impl<T: Pod + Sync> Sync for Memory<T> {}
 
-impl<T: Element> Memory<T> {
+impl<T: Pod> Memory<T> {
     /// A block of `capacity` zeros.
+    ///
+    /// # Panics
+    /// If the system has no more memory.
     pub fn new(capacity: usize) -> Self {
-        if capacity == 0 {
-            return Memory { data: NonNull::dangling(), capacity };
-        }
-        let layout = layout::<T>(capacity);
+        let bytes = capacity.saturating_mul(size_of::<T>());
+        Memory::try_new(capacity).unwrap_or_else(|| panic!("the system has no {bytes} bytes more of memory"))
+    }
+
+    /// A block of `capacity` zeros, if the system has one.
+    pub fn try_new(capacity: usize) -> Option<Self> {
+        let size = capacity.checked_mul(size_of::<T>())?;
+        let align = if size >= HUGE_PAGE { HUGE_PAGE } else { CACHE_LINE };
+        // Aligned here: an allocator that is asked to align writes the zeros itself, and so takes every page at once.
+        let layout = Layout::from_size_align(size.checked_add(align)?, align_of::<u128>()).ok()?;
         // SAFETY: the layout is not empty.
-        let Some(data) = NonNull::new(unsafe { alloc(layout) }) else { handle_alloc_error(layout) };
-        // Before anything is written: the first touch of a page decides its size.
-        if layout.align() == HUGE_PAGE {
-            ask_for_huge_pages(data, layout.size());
+        let allocated = NonNull::new(unsafe { alloc_zeroed(layout) })?;
+        // SAFETY: at most `align` bytes on, where `size` are left.
+        let data = unsafe { allocated.add(allocated.align_offset(align)) };
+        if align == HUGE_PAGE {
+            ask_for_huge_pages(data, size);
         }
-        // SAFETY: the block is that large; all-zero bytes are a valid number.
-        unsafe { data.write_bytes(0, layout.size()) };
-        Memory { data: data.cast(), capacity }
+        Some(Memory { allocated, layout, data: data.cast(), capacity })
     }
 
     /// How many elements there are.
     pub fn capacity(&self) -> usize {
         self.capacity
+    }
+
+    /// The first element.
+    pub fn data(&self) -> NonNull<T> {
+        self.data
     }
 
     /// The first `len` elements.
@@ -61,25 +76,17 @@ impl<T: Element> Memory<T> {
     }
 }
 
-impl<T: Element> Drop for Memory<T> {
+impl<T: Pod> Drop for Memory<T> {
     fn drop(&mut self) {
-        if self.capacity > 0 {
-            // SAFETY: allocated in `new` with the same layout.
-            unsafe { dealloc(self.data.as_ptr().cast(), layout::<T>(self.capacity)) }
-        }
+        // SAFETY: allocated in `new` with this layout.
+        unsafe { dealloc(self.allocated.as_ptr(), self.layout) }
     }
 }
 
-impl<T: Element> fmt::Debug for Memory<T> {
+impl<T: Pod> fmt::Debug for Memory<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} elements", self.capacity)
     }
-}
-
-fn layout<T>(capacity: usize) -> Layout {
-    let size = capacity.saturating_mul(size_of::<T>());
-    let align = if size >= HUGE_PAGE { HUGE_PAGE } else { CACHE_LINE };
-    Layout::from_size_align(size, align).unwrap_or_else(|_| panic!("no address space holds {size} bytes"))
 }
 
 #[cfg(target_os = "linux")]

@@ -109,7 +109,7 @@ impl Case {
         let weights = Tensor::from_slice(device, &shape, &normal(output.value().len(), 99))?;
         let loss = output.mul(&tape.constant(weights))?.sum()?;
         let gradients = tape.backward(&loss)?;
-        let of_leaf = |leaf: &Var| gradients.of(leaf).map_or_else(Vec::new, Tensor::to_vec);
+        let of_leaf = |leaf: &Var| gradients.of(leaf).map_or_else(Vec::new, |gradient| gradient.to_vec());
         Ok(std::iter::once(output.value().to_vec()).chain(leaves.iter().map(of_leaf)).collect())
     }
 }

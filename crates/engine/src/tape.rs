@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use crate::error::{Result, ensure_shape};
+use crate::gradients::Gradients;
 use crate::parameters::{ParameterId, Parameters};
 use crate::tensor::Tensor;
 
@@ -94,12 +95,11 @@ impl Tape {
         );
         let Some(record) = &self.0 else { return Ok(before) };
         let Record { backward, parameters } = std::mem::take(&mut *record.borrow_mut());
-        let mut gradients = Gradients { by_node: vec![None; backward.len()], by_parameter: parameters };
-        gradients.begin_with(before);
+        let mut gradients = Gradients::of_walk(backward.len(), parameters, before);
         gradients.add(value.node, gradient);
         for (node, operation) in backward.into_iter().enumerate().rev() {
             let Some(operation) = operation else { continue };
-            if let Some(gradient) = gradients.by_node[node].take() {
+            if let Some(gradient) = gradients.take(Some(node)) {
                 operation(&gradient, &mut gradients)?;
             }
         }
@@ -169,71 +169,6 @@ impl Var {
     }
 }
 
-/// Gradients of a scalar, by leaf and by parameter.
-#[derive(Default)]
-pub struct Gradients {
-    by_node: Vec<Option<Tensor>>,
-    by_parameter: Vec<Option<usize>>,
-}
-
-impl Gradients {
-    /// The gradient of a leaf; `None` if the scalar does not depend on it.
-    pub fn of(&self, leaf: &Var) -> Option<&Tensor> {
-        self.by_node.get(leaf.node?)?.as_ref()
-    }
-
-    /// The gradient of a parameter; `None` if the scalar does not depend on it.
-    pub fn of_parameter(&self, id: ParameterId) -> Option<&Tensor> {
-        self.by_node.get((*self.by_parameter.get(id.0)?)?)?.as_ref()
-    }
-
-    /// Every parameter's gradient, in the parameters' order.
-    pub fn parameters(&self) -> impl Iterator<Item = (ParameterId, &Tensor)> {
-        (0..self.by_parameter.len()).map(ParameterId).filter_map(|id| Some((id, self.of_parameter(id)?)))
-    }
-
-    /// Takes the parameters' gradients of an earlier walk, for this one to add to: a sum is held once, and never a
-    /// second set of gradients beside it.
-    fn begin_with(&mut self, before: Gradients) {
-        for (id, gradient) in before.parameters() {
-            self.by_parameter.resize(self.by_parameter.len().max(id.0 + 1), None);
-            // A parameter that took no part on this tape has no node yet.
-            let node = *self.by_parameter[id.0].get_or_insert(self.by_node.len());
-            self.by_node.resize(self.by_node.len().max(node + 1), None);
-            self.by_node[node] = Some(gradient.clone());
-        }
-    }
-
-    /// Adds to the gradient collected at `node`; does nothing where none is wanted.
-    pub(crate) fn add(&mut self, node: Option<usize>, gradient: Tensor) {
-        let Some(node) = node else { return };
-        match &mut self.by_node[node] {
-            Some(sum) => gradient.device().clone().kernels().accumulate(&gradient, sum),
-            none => *none = Some(gradient),
-        }
-    }
-
-    /// The gradient collected at `node` so far, for an operation that adds to it and puts it back with
-    /// [`Gradients::put`].
-    pub(crate) fn take(&mut self, node: Option<usize>) -> Option<Tensor> {
-        self.by_node[node?].take()
-    }
-
-    /// Puts back what was taken.
-    pub(crate) fn put(&mut self, node: Option<usize>, gradient: Tensor) {
-        if let Some(node) = node {
-            self.by_node[node] = Some(gradient);
-        }
-    }
-
-    /// Lets the walk stop at `node`, which needs no gradient of its own.
-    fn reach(&mut self, node: Option<usize>, any: &Tensor) {
-        if let Some(node) = node {
-            self.by_node[node].get_or_insert_with(|| any.clone());
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -261,11 +196,11 @@ mod tests {
         for (which, leaf) in leaves.iter().enumerate() {
             let tape = Tape::recording();
             let value = part(&tape, which).unwrap();
-            sum = tape.backward_from(&value, cached.of(leaf).unwrap().clone(), sum).unwrap();
+            sum = tape.backward_from(&value, cached.of(leaf).unwrap(), sum).unwrap();
         }
         assert_eq!(sum.parameters().count(), 3);
         for id in ids {
-            let [sum, whole] = [&sum, &whole].map(|gradients| gradients.of_parameter(id).unwrap().to_vec());
+            let [sum, whole] = [&sum, &whole].map(|gradients| gradients.of_parameter(id).unwrap().values().to_vec());
             crate::testing::assert_close(&sum, &whole, 1e-6);
         }
     }

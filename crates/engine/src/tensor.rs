@@ -4,26 +4,21 @@ use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::arena::Buffer;
 use crate::cuda::slice::{Kind, Slice};
 use crate::device::{Device, Memory};
 use crate::error::{Result, ensure_shape};
-use crate::pool::{Buffer, FreeList, Pools};
 
 /// What an array can hold.
 pub trait Element: bytemuck::Pod + Default + Send + Sync + fmt::Debug {
     #[doc(hidden)]
     const KIND: Kind;
     #[doc(hidden)]
-    fn free_list(pools: &Pools) -> &FreeList<Self>;
-    #[doc(hidden)]
     fn of_bf16(bits: u16) -> Self;
 }
 
 impl Element for f32 {
     const KIND: Kind = Kind::F32;
-    fn free_list(pools: &Pools) -> &FreeList<f32> {
-        &pools.f32
-    }
     fn of_bf16(bits: u16) -> f32 {
         f32::from_bits(u32::from(bits) << 16)
     }
@@ -31,9 +26,6 @@ impl Element for f32 {
 
 impl Element for u32 {
     const KIND: Kind = Kind::U32;
-    fn free_list(pools: &Pools) -> &FreeList<u32> {
-        &pools.u32
-    }
     fn of_bf16(bits: u16) -> u32 {
         u32::from(bits)
     }
@@ -42,9 +34,6 @@ impl Element for u32 {
 /// bf16, by its bits.
 impl Element for u16 {
     const KIND: Kind = Kind::Bf16;
-    fn free_list(pools: &Pools) -> &FreeList<u16> {
-        &pools.u16
-    }
     fn of_bf16(bits: u16) -> u16 {
         bits
     }
@@ -80,7 +69,7 @@ impl<T: Element> Array<T> {
     pub(crate) fn of_kind(device: &Device, shape: &[usize], kind: Kind) -> Self {
         let len = shape.iter().product();
         let storage = match device.memory() {
-            Memory::Host(pools) => Storage::Host(Arc::new(Buffer::new(pools, len))),
+            Memory::Host(arena) => Storage::Host(Arc::new(Buffer::new(arena, len))),
             Memory::Cuda(context) => Storage::Cuda(Arc::new(Slice::new(context, kind, len)), None),
         };
         Array { device: device.clone(), shape: shape.to_vec(), storage }

@@ -32,7 +32,7 @@ fn loss(tape: &Tape, x: &Tensor, weights: &[Tensor; 4]) -> Result<(f32, Option<T
     let output = gated_attention(&tape.constant(x.clone()), weights.each_ref())?;
     let loss = output.mul(&output)?.sum()?;
     let gradients = tape.backward(&loss)?;
-    Ok((loss.value().item(), gradients.of(&weights[3]).cloned()))
+    Ok((loss.value().item(), gradients.of(&weights[3])))
 }
 
 fn main() -> Result<()> {

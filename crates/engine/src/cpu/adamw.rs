@@ -3,6 +3,8 @@
 use rayon::prelude::*;
 
 use super::math::{self, vectorised};
+use super::parallel::rows_per_part;
+use crate::gradients::Gradient;
 use crate::kernels::{AdamWUpdate, Updated};
 use crate::optim::AdamW;
 use crate::tensor::Tensor;
@@ -20,27 +22,73 @@ pub fn adamw(options: &AdamW, update: AdamWUpdate<'_>, tensors: Vec<Updated<'_>>
 /// Takes the gradient times `scale`.
 fn update_one(options: &AdamW, update: &AdamWUpdate<'_>, scale: f32, tensor: Updated<'_>) {
     let Updated { gradient, parameter, moments: [first, second], weight_decay } = tensor;
-    let (beta1, beta2) = (options.beta1 as f32, options.beta2 as f32);
-    let step = update.step as f64;
-    let keep = (1.0 - update.learning_rate * weight_decay) as f32;
-    let size = (update.learning_rate / (1.0 - options.beta1.powf(step))) as f32;
-    let deviation = (1.0 / (1.0 - options.beta2.powf(step)).sqrt()) as f32;
-    let epsilon = options.epsilon as f32;
-    let moments = first.data_mut().par_chunks_mut(PART).zip(second.data_mut().par_chunks_mut(PART));
-    let parts = parameter.data_mut().par_chunks_mut(PART).zip(gradient.data().par_chunks(PART)).zip(moments);
-    parts.for_each(|((parameter, gradient), (first, second))| {
-        vectorised(
-            #[inline(always)]
-            || {
-                for (((p, &g), m), v) in parameter.iter_mut().zip(gradient).zip(first).zip(second) {
-                    let g = g * scale;
-                    *m = beta1 * *m + (1.0 - beta1) * g;
-                    *v = beta2 * *v + (1.0 - beta2) * g * g;
-                    *p = *p * keep - size * *m / (v.sqrt() * deviation + epsilon);
+    let step = Step::new(options, update, scale, weight_decay);
+    let columns = parameter.columns();
+    let part = match gradient {
+        Gradient::Dense(_) => PART,
+        Gradient::OfRows(_) => rows_per_part(columns) * columns,
+    };
+    let moments = first.data_mut().par_chunks_mut(part).zip(second.data_mut().par_chunks_mut(part));
+    let parts = parameter.data_mut().par_chunks_mut(part).zip(moments).enumerate();
+    match gradient {
+        Gradient::Dense(gradient) => parts.for_each(|(index, (parameter, (first, second)))| {
+            let gradient = &gradient.data()[index * part..];
+            vectorised(
+                #[inline(always)]
+                || step.take(gradient, parameter, first, second),
+            );
+        }),
+        Gradient::OfRows(gradient) => {
+            let zeros = vec![0.0; columns];
+            parts.for_each(|(index, (parameter, (first, second)))| {
+                let moments = first.chunks_exact_mut(columns).zip(second.chunks_exact_mut(columns));
+                let rows = parameter.chunks_exact_mut(columns).zip(moments).zip(index * part / columns..);
+                for ((parameter, (first, second)), row) in rows {
+                    let gradient = gradient.row(row).unwrap_or(&zeros);
+                    vectorised(
+                        #[inline(always)]
+                        || step.take(gradient, parameter, first, second),
+                    );
                 }
-            },
-        );
-    });
+            });
+        }
+    }
+}
+
+/// What is the same for all elements of a tensor.
+struct Step {
+    scale: f32,
+    betas: [f32; 2],
+    /// What weight decay leaves of a parameter.
+    keep: f32,
+    size: f32,
+    deviation: f32,
+    epsilon: f32,
+}
+
+impl Step {
+    fn new(options: &AdamW, update: &AdamWUpdate<'_>, scale: f32, weight_decay: f64) -> Self {
+        let step = update.step as f64;
+        Step {
+            scale,
+            betas: [options.beta1 as f32, options.beta2 as f32],
+            keep: (1.0 - update.learning_rate * weight_decay) as f32,
+            size: (update.learning_rate / (1.0 - options.beta1.powf(step))) as f32,
+            deviation: (1.0 / (1.0 - options.beta2.powf(step)).sqrt()) as f32,
+            epsilon: options.epsilon as f32,
+        }
+    }
+
+    #[inline(always)]
+    fn take(&self, gradient: &[f32], parameter: &mut [f32], first: &mut [f32], second: &mut [f32]) {
+        let Step { scale, betas: [beta1, beta2], keep, size, deviation, epsilon } = *self;
+        for (((p, &g), m), v) in parameter.iter_mut().zip(gradient).zip(first).zip(second) {
+            let g = g * scale;
+            *m = beta1 * *m + (1.0 - beta1) * g;
+            *v = beta2 * *v + (1.0 - beta2) * g * g;
+            *p = *p * keep - size * *m / (v.sqrt() * deviation + epsilon);
+        }
+    }
 }
 
 pub fn global_norm(tensors: &[&Tensor], norm: &mut Tensor) {

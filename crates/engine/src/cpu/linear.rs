@@ -8,26 +8,23 @@ use super::matmul::{
 };
 use super::parallel::{SharedMatrix, prefetch};
 use super::rows;
+use crate::arena::Arena;
 use crate::kernels::{Activation, Affine, LinearGradients};
-use crate::pool::Pools;
 use crate::tensor::Tensor;
 
 fn activated(x: &Tensor, activation: Activation) -> Activated<'_> {
     Activated { x: View::of(x), gelu: activation == Activation::Gelu }
 }
 
-/// A weight as the right operand of products. Where it is constant it is kept, in memory of its own: the arena would keep
-/// its place when the weight has changed.
-fn packed<U: Unit>(pools: &Arc<Pools>, part: &Affine<'_>) -> Arc<Packed<U>> {
-    let own = Arc::default();
-    let pools = if part.constant { &own } else { pools };
-    part.weight.derived(part.constant, || Packed::right(pools, &[View::of(part.weight)], Depth::Columns))
+/// A weight as the right operand of products, kept where it is constant.
+fn packed<U: Unit>(arena: &Arc<Arena>, part: &Affine<'_>) -> Arc<Packed<U>> {
+    part.weight.derived(part.constant, || Packed::right(arena, &[View::of(part.weight)], Depth::Columns))
 }
 
 pub fn forward(unit: UnitName, x: &Tensor, activation: Activation, parts: &[Affine<'_>], outs: &mut [Tensor]) {
-    let pools = x.device().pools();
+    let arena = x.device().arena();
     with_unit!(unit, U => {
-        let rights: Vec<Arc<Packed<U>>> = parts.iter().map(|part| packed(pools, part)).collect();
+        let rights: Vec<Arc<Packed<U>>> = parts.iter().map(|part| packed(arena, part)).collect();
         let rights: Vec<Panels<'_, U>> = rights.iter().map(|right| right.panels()).collect();
         let outs: Vec<SharedMatrix<'_>> = outs.iter_mut().map(SharedMatrix::of).collect();
         multiply_rows(&activated(x, activation), &rights, #[inline(always)] |index: usize, part: Finished<'_>| {
@@ -37,9 +34,9 @@ pub fn forward(unit: UnitName, x: &Tensor, activation: Activation, parts: &[Affi
 }
 
 pub fn feed_forward(unit: UnitName, x: &Tensor, maps: [Affine<'_>; 2], out: &mut Tensor) {
-    let pools = x.device().pools();
+    let arena = x.device().arena();
     with_unit!(unit, U => {
-        let [inner, outer] = maps.map(|map| packed::<U>(pools, &map));
+        let [inner, outer] = maps.map(|map| packed::<U>(arena, &map));
         let [inner_bias, outer_bias] = maps.map(|map| map.bias);
         let out = SharedMatrix::of(out);
         let bias = inner_bias.map(Tensor::data);
@@ -73,16 +70,16 @@ pub fn backward(
     douts: &[&Tensor],
     gradients: LinearGradients<'_>,
 ) {
-    let pools = x.device().pools();
+    let arena = x.device().arena();
     let LinearGradients { input, add, weights: dweights, biases } = gradients;
     let views: Vec<View<'_>> = douts.iter().map(|dout| View::of(dout)).collect();
     with_unit!(unit, U => {
         let (dx, columns, gelu) = (input.map(SharedMatrix::of), x.columns(), activation == Activation::Gelu);
         let right = dx.is_some().then(|| {
             let weights: Vec<View<'_>> = weights.iter().map(|weight| View::of(weight)).collect();
-            Packed::<U>::right(pools, &weights, Depth::Rows)
+            Packed::<U>::right(arena, &weights, Depth::Rows)
         });
-        let Turned { transposed, sums } = multiply_gradients(pools, &views, right.as_ref(), #[inline(always)] |part: Finished<'_>| {
+        let Turned { transposed, sums } = multiply_gradients(arena, &views, right.as_ref(), #[inline(always)] |part: Finished<'_>| {
             let Some(dx) = &dx else { return };
             // SAFETY: parts of one product are disjoint.
             let mut block = unsafe { dx.block(part.rows.clone(), part.columns.clone()) };
@@ -108,7 +105,7 @@ pub fn backward(
             }
         });
         if dweights.iter().any(Option::is_some) {
-            let right = Packed::<U>::right(pools, &[activated(x, activation)], Depth::Rows);
+            let right = Packed::<U>::right(arena, &[activated(x, activation)], Depth::Rows);
             for (dweight, left) in dweights.into_iter().zip(&transposed) {
                 let Some(dweight) = dweight else { continue };
                 let columns = dweight.columns();

@@ -58,7 +58,7 @@ pub fn adamw(
     let entry = |(tensor, rounded): (Updated<'_>, Option<(u64, Arc<Block>)>)| {
         let Updated { parameter, moments: [first, second], weight_decay, gradient } = tensor;
         let keep = (1.0 - update.learning_rate * weight_decay) as f32;
-        let gradient = gradient.contiguous();
+        let gradient = gradient.dense().contiguous();
         let [first, second] = [first, second].map(|x| x.slice_mut());
         let places = [gradient.slice(), first, second, parameter.slice()];
         let [of_gradient, of_first, of_second, of_parameter] = places.map(Slice::address);

@@ -1,4 +1,4 @@
-//! Device memory: a reusing arena, as `pool.rs` is for the host.
+//! Device memory: a reusing arena, as `arena.rs` is for the host, but of whole blocks.
 //!
 //! All work of a device goes through one stream, in order. So memory may be handed out again as soon as the host has
 //! dropped it: whoever gets it next is behind whoever had it. What runs aside holds its memory until the main stream

@@ -2,6 +2,7 @@
 
 use crate::device::Device;
 use crate::error::{Error, Result, ensure_shape};
+use crate::gradients::Gradient;
 use crate::tape::Var;
 use crate::tensor::{Ids, Tensor};
 
@@ -40,14 +41,12 @@ fn look_up(parts: &[(&Ids, &Var)], room: fn(&Device, &[usize]) -> Tensor) -> Res
     let values: Vec<(&Ids, &Tensor)> = parts.iter().map(|(ids, table)| (*ids, table.value())).collect();
     let mut out = room(first.value().device(), &[tokens, columns]);
     out.device().clone().kernels().embedding_sum(&values, &mut out);
-    let kept: Vec<(Ids, Vec<usize>, Option<usize>)> =
-        parts.iter().map(|(ids, table)| ((*ids).clone(), table.shape().to_vec(), table.node())).collect();
+    let kept: Vec<(Ids, usize, Option<usize>)> =
+        parts.iter().map(|(ids, table)| ((*ids).clone(), table.value().rows(), table.node())).collect();
     let tables: Vec<&Var> = parts.iter().map(|part| part.1).collect();
     Ok(Var::record(out, &tables, move |dy, gradients| {
-        for (ids, shape, node) in kept.iter().filter(|part| part.2.is_some()) {
-            let mut dtable = Tensor::empty(dy.device(), shape);
-            dy.device().kernels().embedding_backward(ids, dy, &mut dtable);
-            gradients.add(*node, dtable);
+        for (ids, rows, node) in kept.iter().filter(|part| part.2.is_some()) {
+            gradients.add(*node, Gradient::of_lookup(ids, dy, *rows));
         }
         Ok(())
     }))

@@ -1,8 +1,8 @@
 //! AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101), as PyTorch computes it.
 
+use crate::gradients::Gradients;
 use crate::kernels::{AdamWUpdate, Updated};
 use crate::parameters::{ParameterId, Parameters};
-use crate::tape::Gradients;
 use crate::tensor::Tensor;
 
 /// The optimizer's constants.
@@ -73,7 +73,7 @@ impl AdamW {
 
 /// The Euclidean norm `[1]` of all parameters' gradients together; `None` of none.
 pub fn global_norm(gradients: &Gradients) -> Option<Tensor> {
-    norm(gradients.parameters().map(|(_, gradient)| gradient))
+    norm(gradients.parameters().map(|(_, gradient)| gradient.values()))
 }
 
 /// The Euclidean norm `[1]` of all elements of some tensors of one device; `None` of none.
@@ -87,8 +87,8 @@ pub fn norm<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> Option<Tensor>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Tape;
     use crate::testing::{device, random};
+    use crate::{Gradient, Ids, Tape, Var};
 
     /// The formula of the paper's Algorithm 2 in double precision, beside twenty updates of ours.
     #[test]
@@ -123,6 +123,36 @@ mod tests {
                 assert!((f64::from(got) - want).abs() < 1e-5, "{got} {want}");
             }
         }
+    }
+
+    #[test]
+    fn a_gradient_of_few_rows_updates_as_the_same_with_its_zeros_to_the_last_bit() {
+        let shape = [500, 70];
+        let table = random(&shape, 1);
+        let updated = |dense: bool| {
+            let mut parameters = Parameters::default();
+            let id = parameters.insert("table", table.clone());
+            let mut moments = Moments::new(&parameters);
+            for step in 0..5 {
+                let ids: Vec<u32> = (0..40).map(|i| (i * i + 3 * step) % 500).collect();
+                let ids = Ids::from_slice(&device(), &[40], &ids).unwrap();
+                let tape = Tape::recording();
+                let leaf = tape.parameter(&parameters, id);
+                let found = Var::embedding_sum(&[(&ids, &leaf)]).unwrap();
+                let mut loss = found.mul(&found).unwrap().sum().unwrap();
+                if dense {
+                    // Every row takes part, with a gradient of zero.
+                    loss = loss.add(&leaf.scale(0.0).unwrap().sum().unwrap()).unwrap();
+                }
+                let gradients = tape.backward(&loss).unwrap();
+                assert_eq!(dense, matches!(gradients.of_parameter(id), Some(Gradient::Dense(_))));
+                drop((leaf, found, loss));
+                let zero = Tensor::zeros(&device(), &[1]);
+                AdamW::default().update(&mut parameters, &gradients, &mut moments, 1e-2, 1e9, &zero);
+            }
+            [parameters.get(id), &moments.first[0], &moments.second[0]].map(Tensor::to_vec)
+        };
+        assert!(updated(false) == updated(true));
     }
 
     #[test]

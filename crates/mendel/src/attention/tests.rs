@@ -8,7 +8,7 @@ use mendel_engine::ops::evolve::{Evolve, Population, evolve};
 use mendel_engine::ops::gene_fitness::GeneFitness;
 use mendel_engine::ops::modulate::Modulate;
 use mendel_engine::random::{Stream, fill_normal};
-use mendel_engine::{Device, Parameters, Sequences, Tape, Tensor};
+use mendel_engine::{Device, Gradient, Parameters, Sequences, Tape, Tensor};
 use proptest::prelude::*;
 
 use super::*;
@@ -236,7 +236,7 @@ proptest! {
         };
         for name in inputs.keys() {
             let gradient = match module.parameters.id(name) {
-                Some(id) => gradients.of_parameter(id),
+                Some(id) => gradients.of_parameter(id).map(Gradient::dense),
                 None => gradients.of(&leaf),
             };
             let gradient = gradient.expect("every input and parameter has a gradient").to_vec();

@@ -11,8 +11,8 @@ use super::pack::{
 };
 use super::unit::{Depth, Unit};
 use super::{Finished, GROUP_COLUMNS, GROUP_ROWS, WORTH_THREADS, group};
+use crate::arena::Arena;
 use crate::cpu::{math, rows};
-use crate::pool::Pools;
 
 /// What the gradients of linear maps leave besides the product that they take part in.
 pub struct Turned<U: Unit> {
@@ -115,7 +115,7 @@ impl Source for Between<'_> {
 /// The product of gradients, which follow each other in depth, with `right`, if there is one; and from the same reading
 /// what else a backward pass takes of them.
 pub fn multiply_gradients<U: Unit>(
-    pools: &Arc<Pools>,
+    arena: &Arc<Arena>,
     gradients: &[View<'_>],
     right: Option<&Packed<U>>,
     store: impl Fn(Finished<'_>) + Sync,
@@ -123,7 +123,7 @@ pub fn multiply_gradients<U: Unit>(
     let layouts: Vec<Layout> = gradients.iter().map(|x| Layout::of::<U>(x, Depth::Columns)).collect();
     let steps: usize = layouts.iter().map(|layout| layout.steps).sum();
     let mut transposed: Vec<Packed<U>> =
-        gradients.iter().map(|x| Packed::empty(pools, &Layout::of::<U>(x, Depth::Rows), Depth::Rows)).collect();
+        gradients.iter().map(|x| Packed::empty(arena, &Layout::of::<U>(x, Depth::Rows), Depth::Rows)).collect();
     let turned: Vec<_> = transposed.iter_mut().map(|packed| packed.cells(U::ROWS, 0)).collect();
     let parts = by_rows(gradients.first().map_or(0, |x| x.shape()[0]), |rows| {
         with_panels::<U, _, 1, 0>([scratch_len::<U>(rows.len(), steps * U::STEP)], [], |[data], []| {

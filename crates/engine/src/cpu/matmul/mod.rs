@@ -188,12 +188,12 @@ pub fn matmul(a: Matrix<'_>, b: Matrix<'_>, out: &mut Tensor) {
 }
 
 fn product(unit: UnitName, a: Matrix<'_>, b: Matrix<'_>, out: &mut Tensor) {
-    let (pools, columns) = (out.device().pools().clone(), out.columns());
+    let (arena, columns) = (out.device().arena().clone(), out.columns());
     let depth = |matrix: &Matrix<'_>, plain| if matrix.transposed { opposite(plain) } else { plain };
     let out = SharedMatrix::new(out.data_mut(), columns);
     with_unit!(unit, U => {
-        let left = Packed::<U>::left(&pools, &[View::of(a.tensor)], depth(&a, Depth::Columns));
-        let right = Packed::<U>::right(&pools, &[View::of(b.tensor)], depth(&b, Depth::Rows));
+        let left = Packed::<U>::left(&arena, &[View::of(a.tensor)], depth(&a, Depth::Columns));
+        let right = Packed::<U>::right(&arena, &[View::of(b.tensor)], depth(&b, Depth::Rows));
         multiply(&left, &right, store_plain(&out));
     });
 }

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::unit::{Depth, OnLines, TILE, Tile, Unit};
+use crate::arena::{Arena, Buffer};
 use crate::cpu::math::vectorised;
 use crate::cpu::parallel::prefetch;
 use crate::cpu::rows;
 use crate::cpu::scratch::with_scratch;
-use crate::pool::{Buffer, Pools};
 use crate::tensor::Tensor;
 
 /// A matrix to be packed.
@@ -220,21 +220,21 @@ impl<U: Unit> Side<U> for Right {
 
 impl<U: Unit> Packed<U> {
     /// The left operand of a product. Several sources follow each other in depth.
-    pub fn left<S: Source>(pools: &Arc<Pools>, sources: &[S], depth: Depth) -> Self {
-        Packed::new::<S, Left>(pools, sources, depth)
+    pub fn left<S: Source>(arena: &Arc<Arena>, sources: &[S], depth: Depth) -> Self {
+        Packed::new::<S, Left>(arena, sources, depth)
     }
 
     /// The right operand of a product. Several sources follow each other in depth.
-    pub fn right<S: Source>(pools: &Arc<Pools>, sources: &[S], depth: Depth) -> Self {
-        Packed::new::<S, Right>(pools, sources, depth)
+    pub fn right<S: Source>(arena: &Arc<Arena>, sources: &[S], depth: Depth) -> Self {
+        Packed::new::<S, Right>(arena, sources, depth)
     }
 
-    fn new<S: Source, W: Side<U>>(pools: &Arc<Pools>, sources: &[S], depth: Depth) -> Self {
+    fn new<S: Source, W: Side<U>>(arena: &Arc<Arena>, sources: &[S], depth: Depth) -> Self {
         let layouts: Vec<Layout> = sources.iter().map(|source| Layout::of::<U>(source, depth)).collect();
         let steps = layouts.iter().map(|layout| layout.steps).sum();
         let extent = layouts.first().map_or(0, |layout| layout.extent);
         let (panels, size) = (extent.div_ceil(W::WIDTH), W::WIDTH * U::STEP);
-        let mut data = Buffer::new(pools, panels * steps * size);
+        let mut data = Buffer::new(arena, panels * steps * size);
         let mut first = 0;
         for (source, layout) in sources.iter().zip(&layouts) {
             let cells = Cells::<U>::new(data.as_mut_slice(), W::WIDTH, steps, first);
@@ -255,9 +255,9 @@ impl<U: Unit> Packed<U> {
     }
 
     /// A left operand, to be filled.
-    pub fn empty(pools: &Arc<Pools>, layout: &Layout, depth: Depth) -> Self {
+    pub fn empty(arena: &Arc<Arena>, layout: &Layout, depth: Depth) -> Self {
         let Layout { extent, steps } = *layout;
-        let data = Buffer::new(pools, extent.div_ceil(U::ROWS) * U::ROWS * steps * U::STEP);
+        let data = Buffer::new(arena, extent.div_ceil(U::ROWS) * U::ROWS * steps * U::STEP);
         Packed { data, steps, extent, depth }
     }
 

@@ -1,0 +1,233 @@
+//! The arena that arrays lie in: what is freed joins what is free beside it and is handed out again, so that a training
+//! step in its stride asks the system for nothing, and no room is lost to the sizes that earlier arrays had.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::ptr::NonNull;
+use std::slice;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::memory::{CACHE_LINE, Memory};
+use crate::tensor::Element;
+
+/// Bytes that the system is asked for at once. They are addresses: pages come when they are first written.
+const REGION: usize = 1 << 30;
+
+/// Memory of a device.
+#[derive(Debug, Default)]
+pub struct Arena(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    regions: Vec<Memory<u8>>,
+    /// How many bytes are free from each place on; no two of them adjoin.
+    free: BTreeMap<Place, usize>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    region: usize,
+    offset: usize,
+}
+
+impl Arena {
+    /// Memory of that many bytes with unspecified (but initialised) contents.
+    ///
+    /// # Panics
+    /// If the system has no more.
+    fn take(&self, bytes: usize) -> (Place, NonNull<u8>) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = state.best_fit(bytes).unwrap_or_else(|| state.extend(bytes));
+        let free = state.free.remove(&place).unwrap_or(0);
+        if free > bytes {
+            state.free.insert(Place { offset: place.offset + bytes, ..place }, free - bytes);
+        }
+        // SAFETY: places lie in their regions.
+        (place, unsafe { state.regions[place.region].data().add(place.offset) })
+    }
+
+    fn give_back(&self, place: Place, bytes: usize) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut begin, mut end) = (place.offset, place.offset + bytes);
+        if let Some((&after, &bytes)) = state.free.range(place..).next()
+            && after == (Place { offset: end, ..place })
+        {
+            end += bytes;
+            state.free.remove(&after);
+        }
+        if let Some((&before, &bytes)) = state.free.range(..place).next_back()
+            && (Place { offset: before.offset + bytes, ..before }) == place
+        {
+            begin = before.offset;
+        }
+        state.free.insert(Place { offset: begin, ..place }, end - begin);
+    }
+}
+
+impl State {
+    /// The smallest free place that is large enough, of several the first.
+    fn best_fit(&self, bytes: usize) -> Option<Place> {
+        let fits = self.free.iter().filter(|&(_, &free)| free >= bytes);
+        fits.min_by_key(|&(_, &free)| free).map(|(&place, _)| place)
+    }
+
+    /// The beginning of a new region, which holds at least so many bytes.
+    fn extend(&mut self, bytes: usize) -> Place {
+        // Where addresses are scarce a region is as small as it may be.
+        let memory = Memory::try_new(bytes.max(REGION)).unwrap_or_else(|| Memory::new(bytes));
+        let place = Place { region: self.regions.len(), offset: 0 };
+        self.free.insert(place, memory.capacity());
+        self.regions.push(memory);
+        place
+    }
+}
+
+/// Elements that lie in an arena until they are dropped.
+#[derive(Debug)]
+pub struct Buffer<T: Element> {
+    data: NonNull<T>,
+    len: usize,
+    place: Place,
+    arena: Arc<Arena>,
+    derived: Mutex<Option<Derived>>,
+}
+
+// SAFETY: a buffer owns its elements, which are plain numbers.
+unsafe impl<T: Element> Send for Buffer<T> {}
+// SAFETY: as above; shared access only reads.
+unsafe impl<T: Element> Sync for Buffer<T> {}
+
+/// What was made of a buffer's contents, as long as they stay.
+#[derive(Clone, Debug)]
+struct Derived {
+    /// The shape that they were taken to have.
+    shape: Vec<usize>,
+    value: Arc<dyn Any + Send + Sync>,
+}
+
+/// What so many elements take of an arena: whole cache lines.
+fn bytes_of<T>(len: usize) -> usize {
+    len.checked_mul(size_of::<T>())
+        .and_then(|bytes| bytes.max(1).checked_next_multiple_of(CACHE_LINE))
+        .unwrap_or_else(|| panic!("no address space holds {len} elements"))
+}
+
+impl<T: Element> Buffer<T> {
+    pub fn new(arena: &Arc<Arena>, len: usize) -> Self {
+        let (place, data) = arena.take(bytes_of::<T>(len));
+        Buffer { data: data.cast(), len, place, arena: arena.clone(), derived: Mutex::default() }
+    }
+
+    pub fn as_slice(&self) -> &[T] {
+        // SAFETY: the buffer has that many elements, which are initialised (zeros at first), in a region that its arena keeps.
+        unsafe { slice::from_raw_parts(self.data.as_ptr(), self.len) }
+    }
+
+    pub fn as_mut_slice(&mut self) -> &mut [T] {
+        *self.derived.get_mut().unwrap_or_else(PoisonError::into_inner) = None;
+        // SAFETY: as above, and nobody else has them.
+        unsafe { slice::from_raw_parts_mut(self.data.as_ptr(), self.len) }
+    }
+
+    /// What `make` makes of the contents in that shape. If it is to be kept, it is made once, until they change; else what was
+    /// kept is given up.
+    pub fn derived<D: Any + Send + Sync>(&self, shape: &[usize], keep: bool, make: impl FnOnce() -> D) -> Arc<D> {
+        let derived = || self.derived.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = if keep { derived().clone() } else { None };
+        if let Some(value) = kept.filter(|kept| kept.shape == shape).and_then(|kept| kept.value.downcast().ok()) {
+            return value;
+        }
+        // Not locked meanwhile: a thread that waits for others to help it may be given work that wants the same.
+        let made = Arc::new(make());
+        *derived() = if keep { Some(Derived { shape: shape.to_vec(), value: made.clone() }) } else { None };
+        made
+    }
+}
+
+impl<T: Element> Clone for Buffer<T> {
+    fn clone(&self) -> Self {
+        let mut copy = Buffer::new(&self.arena, self.len);
+        copy.as_mut_slice().copy_from_slice(self.as_slice());
+        copy
+    }
+}
+
+impl<T: Element> Drop for Buffer<T> {
+    fn drop(&mut self) {
+        self.arena.give_back(self.place, bytes_of::<T>(self.len));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn buffers_that_were_side_by_side_make_room_for_one_of_their_size_together() {
+        let arena = Arc::default();
+        let buffers = [1000, 40, 3000].map(|len| Buffer::<f32>::new(&arena, len));
+        let [first, second, third] = &buffers;
+        let begin = first.as_slice().as_ptr();
+        assert!(begin < second.as_slice().as_ptr() && second.as_slice().as_ptr() < third.as_slice().as_ptr());
+        drop(buffers);
+        let together = Buffer::<u16>::new(&arena, 8000);
+        assert_eq!(together.as_slice().as_ptr(), begin.cast());
+        let next = Buffer::<f32>::new(&arena, 40);
+        drop(together);
+        assert_eq!(Buffer::<u32>::new(&arena, 1).as_slice().as_ptr(), begin.cast());
+        assert_ne!(next.as_slice().as_ptr(), begin);
+    }
+
+    #[test]
+    fn what_is_larger_than_a_region_has_one_of_its_own() {
+        let arena = Arc::default();
+        let small = Buffer::<f32>::new(&arena, 1);
+        let mut large = Buffer::<f32>::new(&arena, REGION / 4 + 1);
+        *large.as_mut_slice().last_mut().unwrap() = 1.0;
+        assert_eq!(large.as_slice().first(), Some(&0.0));
+        drop((small, large));
+        let free: Vec<usize> = arena.0.lock().unwrap().free.values().copied().collect();
+        assert_eq!(free, [REGION, REGION + CACHE_LINE]);
+    }
+
+    proptest! {
+        #[test]
+        fn buffers_never_share_memory_and_leave_it_in_one_piece(
+            steps in prop::collection::vec((0..3000_usize, any::<prop::sample::Index>(), any::<bool>()), 1..60),
+        ) {
+            let arena = Arc::default();
+            let mut buffers: Vec<(u32, Buffer<u32>)> = Vec::new();
+            for (number, (len, which, drops)) in (0..).zip(steps) {
+                if drops && !buffers.is_empty() {
+                    buffers.swap_remove(which.index(buffers.len()));
+                }
+                let mut buffer = Buffer::new(&arena, len);
+                buffer.as_mut_slice().fill(number);
+                prop_assert!(buffer.as_slice().as_ptr().cast::<u8>().align_offset(CACHE_LINE) == 0);
+                buffers.push((number, buffer));
+                for (number, buffer) in &buffers {
+                    prop_assert!(buffer.as_slice().iter().all(|x| x == number));
+                }
+            }
+            buffers.clear();
+            let state = arena.0.lock().unwrap();
+            prop_assert_eq!(state.free.values().collect::<Vec<_>>(), [&REGION]);
+        }
+    }
+
+    #[test]
+    fn what_is_made_of_a_buffer_is_made_once_until_the_buffer_changes() {
+        let mut buffer = Buffer::<f32>::new(&Arc::default(), 1);
+        buffer.as_mut_slice()[0] = 1.0;
+        let first = buffer.derived(&[1], true, || buffer.as_slice()[0]);
+        assert!(Arc::ptr_eq(&first, &buffer.derived(&[1], true, || 0.0)));
+        assert_eq!(*buffer.derived(&[1], true, || "of another type"), "of another type");
+        buffer.as_mut_slice()[0] = 2.0;
+        assert_eq!(*buffer.derived(&[1], true, || buffer.as_slice()[0]), 2.0);
+        assert_eq!(*buffer.derived(&[1, 1], true, || 2.5_f32), 2.5);
+        assert_eq!(*buffer.derived(&[1], false, || 3.0_f32), 3.0);
+        assert_eq!(*buffer.derived(&[1], true, || 4.0_f32), 4.0);
+    }
+}
