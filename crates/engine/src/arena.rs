@@ -30,17 +30,32 @@ struct Place {
     offset: usize,
 }
 
+/// Where in a free place memory is taken that leaves some of it.
+///
+/// Gradients of weights come while activations go, and stay longer: from opposite ends they leave the rest in one piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Side {
+    Begin,
+    End,
+}
+
 impl Arena {
     /// Memory of that many bytes with unspecified (but initialised) contents.
     ///
     /// # Panics
     /// If the system has no more.
-    fn take(&self, bytes: usize) -> (Place, NonNull<u8>) {
+    fn take(&self, bytes: usize, side: Side) -> (Place, NonNull<u8>) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let place = state.best_fit(bytes).unwrap_or_else(|| state.extend(bytes));
-        let free = state.free.remove(&place).unwrap_or(0);
-        if free > bytes {
-            state.free.insert(Place { offset: place.offset + bytes, ..place }, free - bytes);
+        let free = state.best_fit(bytes).unwrap_or_else(|| state.extend(bytes));
+        let left = state.free.remove(&free).unwrap_or(bytes) - bytes;
+        // The end of a region is where it has no pages yet.
+        let ends_region = free.offset + bytes + left == state.regions[free.region].capacity();
+        let (place, rest) = match side {
+            Side::End if !ends_region => (Place { offset: free.offset + left, ..free }, free),
+            _ => (free, Place { offset: free.offset + bytes, ..free }),
+        };
+        if left > 0 {
+            state.free.insert(rest, left);
         }
         // SAFETY: places lie in their regions.
         (place, unsafe { state.regions[place.region].data().add(place.offset) })
@@ -114,7 +129,16 @@ fn bytes_of<T>(len: usize) -> usize {
 
 impl<T: Element> Buffer<T> {
     pub fn new(arena: &Arc<Arena>, len: usize) -> Self {
-        let (place, data) = arena.take(bytes_of::<T>(len));
+        Buffer::at(arena, len, Side::Begin)
+    }
+
+    /// A buffer that is to outlast others.
+    pub fn lasting(arena: &Arc<Arena>, len: usize) -> Self {
+        Buffer::at(arena, len, Side::End)
+    }
+
+    fn at(arena: &Arc<Arena>, len: usize, side: Side) -> Self {
+        let (place, data) = arena.take(bytes_of::<T>(len), side);
         Buffer { data: data.cast(), len, place, arena: arena.clone(), derived: Mutex::default() }
     }
 
@@ -181,6 +205,22 @@ mod tests {
     }
 
     #[test]
+    fn what_lasts_lies_at_the_end_of_what_is_free_between_others() {
+        let arena = Arc::default();
+        let [first, freed, third] = [1000, 1600, 1000].map(|len| Buffer::<f32>::new(&arena, len));
+        let end = third.as_slice().as_ptr();
+        drop(freed);
+        let lasting = Buffer::<f32>::lasting(&arena, 160);
+        assert_eq!(lasting.as_slice().as_ptr_range().end, end);
+        let brief = Buffer::<f32>::new(&arena, 1440);
+        assert_eq!(brief.as_slice().as_ptr_range().end, lasting.as_slice().as_ptr());
+        // What is free behind all others has never been written to.
+        let behind = Buffer::<f32>::lasting(&arena, 1000);
+        assert_eq!(behind.as_slice().as_ptr().addr() - third.as_slice().as_ptr().addr(), bytes_of::<f32>(1000));
+        drop((first, third));
+    }
+
+    #[test]
     fn what_is_larger_than_a_region_has_one_of_its_own() {
         let arena = Arc::default();
         let small = Buffer::<f32>::new(&arena, 1);
@@ -195,15 +235,15 @@ mod tests {
     proptest! {
         #[test]
         fn buffers_never_share_memory_and_leave_it_in_one_piece(
-            steps in prop::collection::vec((0..3000_usize, any::<prop::sample::Index>(), any::<bool>()), 1..60),
+            steps in prop::collection::vec((0..3000_usize, any::<prop::sample::Index>(), any::<[bool; 2]>()), 1..60),
         ) {
             let arena = Arc::default();
             let mut buffers: Vec<(u32, Buffer<u32>)> = Vec::new();
-            for (number, (len, which, drops)) in (0..).zip(steps) {
+            for (number, (len, which, [drops, lasts])) in (0..).zip(steps) {
                 if drops && !buffers.is_empty() {
                     buffers.swap_remove(which.index(buffers.len()));
                 }
-                let mut buffer = Buffer::new(&arena, len);
+                let mut buffer = if lasts { Buffer::lasting(&arena, len) } else { Buffer::new(&arena, len) };
                 buffer.as_mut_slice().fill(number);
                 prop_assert!(buffer.as_slice().as_ptr().cast::<u8>().align_offset(CACHE_LINE) == 0);
                 buffers.push((number, buffer));

@@ -327,15 +327,21 @@ impl Tensor {
         }
     }
 
-    /// Arrays of these shapes, one after the other in memory where the device has such a layout.
+    /// Arrays of these shapes that are to outlast activations, one after the other in memory where the device has such a
+    /// layout.
     pub fn stacked(device: &Device, shapes: &[Vec<usize>]) -> Vec<Self> {
         let lens: Vec<usize> = shapes.iter().map(|shape| shape.iter().product()).collect();
+        let shapes = shapes.iter().cloned();
         match device.memory() {
             Memory::Cuda(context) if aligned(&lens) => {
-                let slices = Slice::stacked(context, Kind::F32, &lens);
-                Tensor::of_slices(device, shapes.iter().cloned(), slices)
+                Tensor::of_slices(device, shapes, Slice::stacked(context, Kind::F32, &lens))
             }
-            _ => shapes.iter().map(|shape| Tensor::empty(device, shape)).collect(),
+            Memory::Cuda(_) => shapes.map(|shape| Tensor::empty(device, &shape)).collect(),
+            Memory::Host(arena) => {
+                let lasting = |len| Storage::Host(Arc::new(Buffer::lasting(arena, len)));
+                let array = |(shape, len)| Array { device: device.clone(), shape, storage: lasting(len) };
+                shapes.zip(lens).map(array).collect()
+            }
         }
     }
 
