@@ -172,14 +172,16 @@ pub trait Kernels: Send + Sync {
         dy: &Tensor,
         gradients: [&mut Tensor; 3],
     );
-    /// Writes `residual + dropout(x)`, its layer norm, and the norm's statistics.
+    /// The layer norm of `residual + dropout(x)`; in `saved`, where a gradient will be asked for, that sum and the norm's
+    /// statistics.
     fn residual_norm(
         &self,
         terms: [&Tensor; 2],
         dropout: Option<(&Sequences, ResidualDropout)>,
         affine: [&Tensor; 2],
         epsilon: f32,
-        outs: [&mut Tensor; 3],
+        y: &mut Tensor,
+        saved: Option<[&mut Tensor; 2]>,
     );
     /// Gradients of [`Kernels::residual_norm`] from its sum, the gain and the statistics: in the residual, `gain` and `bias`, and where something is dropped in
     /// `x`, whose gradient is else the residual's.

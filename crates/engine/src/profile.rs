@@ -110,7 +110,8 @@ take_the_time_of! {
         dropout: Option<(&Sequences, ResidualDropout)>,
         affine: [&Tensor; 2],
         epsilon: f32,
-        outs: [&mut Tensor; 3],
+        y: &mut Tensor,
+        saved: Option<[&mut Tensor; 2]>,
     );
     fn residual_norm_backward(
         saved: [&Tensor; 3],

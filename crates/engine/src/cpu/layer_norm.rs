@@ -27,36 +27,66 @@ pub fn forward(x: &Tensor, gain: &Tensor, bias: &Tensor, epsilon: f32, y: &mut T
     });
 }
 
-/// `sum = residual + dropout(x)` and its norm, in one pass.
+/// The norm of `residual + dropout(x)` in one pass; in `saved` the sum and the norm's statistics.
 pub fn residual_forward(
     [x, residual]: [&Tensor; 2],
     dropout: Option<(&Sequences, ResidualDropout)>,
     [gain, bias]: [&Tensor; 2],
     epsilon: f32,
-    [sum, y, statistics]: [&mut Tensor; 3],
+    y: &mut Tensor,
+    saved: Option<[&mut Tensor; 2]>,
 ) {
     let columns = x.columns();
-    let (affine, masks) = ([gain.data(), bias.data()], Masks::new(dropout, columns));
-    let (x, residual) = (x.data(), residual.data());
+    let masks = Masks::new(dropout, columns);
+    let sums = Sums { terms: [x.data(), residual.data()], masks, affine: [gain.data(), bias.data()], epsilon };
     let part = rows_per_part(columns);
-    let parts = sum.data_mut().par_chunks_mut(part * columns).zip(statistics.data_mut().par_chunks_mut(part * 2));
-    y.data_mut().par_chunks_mut(part * columns).zip(parts).enumerate().for_each(|(index, (y, (sum, statistics)))| {
+    let parts = y.data_mut().par_chunks_mut(part * columns).enumerate();
+    let Some([sum, statistics]) = saved else {
+        return parts.for_each(|(index, y)| {
+            let mut sum = vec![0.0; columns];
+            vectorised(
+                #[inline(always)]
+                || {
+                    for (row, y) in y.chunks_exact_mut(columns).enumerate() {
+                        sums.norm_of_row(index * part + row, &mut sum, y);
+                    }
+                },
+            );
+        });
+    };
+    let saved = sum.data_mut().par_chunks_mut(part * columns).zip(statistics.data_mut().par_chunks_mut(part * 2));
+    parts.zip(saved).for_each(|((index, y), (sum, statistics))| {
         vectorised(
             #[inline(always)]
             || {
-                let rows = sum.chunks_exact_mut(columns).zip(statistics.chunks_exact_mut(2));
-                for (row, (y, (sum, statistics))) in y.chunks_exact_mut(columns).zip(rows).enumerate() {
-                    let row = index * part + row;
-                    masks.row(row, sum);
-                    let terms = x[row * columns..].iter().zip(&residual[row * columns..]);
-                    for (sum, (&x, &residual)) in sum.iter_mut().zip(terms) {
-                        *sum = residual + x * *sum;
-                    }
-                    statistics.copy_from_slice(&normalise(sum, affine, epsilon, y));
+                let saved = sum.chunks_exact_mut(columns).zip(statistics.chunks_exact_mut(2));
+                for (row, (y, (sum, statistics))) in y.chunks_exact_mut(columns).zip(saved).enumerate() {
+                    statistics.copy_from_slice(&sums.norm_of_row(index * part + row, sum, y));
                 }
             },
         );
     });
+}
+
+/// What rows are summed of, and how the sums are normalised.
+struct Sums<'a> {
+    terms: [&'a [f32]; 2],
+    masks: Masks<'a>,
+    affine: [&'a [f32]; 2],
+    epsilon: f32,
+}
+
+impl Sums<'_> {
+    /// Writes the sum of a row and its norm, and gives the mean and 1/deviation.
+    #[inline(always)]
+    fn norm_of_row(&self, row: usize, sum: &mut [f32], y: &mut [f32]) -> [f32; 2] {
+        self.masks.row(row, sum);
+        let [x, residual] = self.terms.map(|terms| &terms[row * sum.len()..]);
+        for (sum, (&x, &residual)) in sum.iter_mut().zip(x.iter().zip(residual)) {
+            *sum = residual + x * *sum;
+        }
+        normalise(sum, self.affine, self.epsilon, y)
+    }
 }
 
 /// Writes the norm of a row, and gives its mean and 1/deviation.

@@ -166,9 +166,10 @@ impl Kernels for Cpu {
         dropout: Option<(&Sequences, ResidualDropout)>,
         affine: [&Tensor; 2],
         epsilon: f32,
-        outs: [&mut Tensor; 3],
+        y: &mut Tensor,
+        saved: Option<[&mut Tensor; 2]>,
     ) {
-        layer_norm::residual_forward(terms, dropout, affine, epsilon, outs);
+        layer_norm::residual_forward(terms, dropout, affine, epsilon, y, saved);
     }
 
     fn residual_norm_backward(

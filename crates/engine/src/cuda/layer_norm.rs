@@ -33,8 +33,17 @@ pub fn residual_forward(
     dropout: Option<(&Sequences, ResidualDropout)>,
     affine: [&Tensor; 2],
     epsilon: f32,
-    [sum, y, statistics]: [&mut Tensor; 3],
+    y: &mut Tensor,
+    saved: Option<[&mut Tensor; 2]>,
 ) {
+    let mut room;
+    let [sum, statistics] = match saved {
+        Some(saved) => saved,
+        None => {
+            room = [y.empty_like(), Tensor::empty(y.device(), &[y.rows(), 2])];
+            room.each_mut()
+        }
+    };
     norm(context, x, Some((residual, sum)), dropout, affine, epsilon, [y, statistics]);
 }
 

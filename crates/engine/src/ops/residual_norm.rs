@@ -53,23 +53,29 @@ impl Var {
             sequences.tokens()
         );
         let dropout = dropout.filter(|dropout| dropout.probability > 0.0);
-        let (mut sum, mut y) = (x.empty_like(), x.empty_like());
-        let mut statistics = Tensor::empty(x.device(), &[x.rows(), 2]);
+        let inputs = [self, residual, norm.gain, norm.bias];
+        let mut y = x.empty_like();
+        let mut saved = inputs
+            .iter()
+            .any(|input| input.node().is_some())
+            .then(|| [x.empty_like(), Tensor::empty(x.device(), &[x.rows(), 2])]);
         x.device().kernels().residual_norm(
             [x, residual.value()],
             dropout.map(|dropout| (sequences, dropout)),
             [norm.gain.value(), norm.bias.value()],
             norm.epsilon,
-            [&mut sum, &mut y, &mut statistics],
+            &mut y,
+            saved.as_mut().map(<[Tensor; 2]>::each_mut),
         );
-        let [x_node, residual_node, gain_node, bias_node] = [self, residual, norm.gain, norm.bias].map(Var::node);
+        let [x_node, residual_node, gain_node, bias_node] = inputs.map(Var::node);
         let (gain, sequences) = (norm.gain.value().clone(), sequences.clone());
-        Ok(Var::record(y, &[self, residual, norm.gain, norm.bias], move |dy, gradients| {
+        Ok(Var::record(y, &inputs, move |dy, gradients| {
+            let Some([sum, statistics]) = &saved else { return Ok(()) };
             let mut dsum = sum.empty_like();
             let [mut dgain, mut dbias] = affine_gradients(&gain);
             let mut dx = dropout.map(|_| sum.empty_like());
             dy.device().kernels().residual_norm_backward(
-                [&sum, &gain, &statistics],
+                [sum, &gain, statistics],
                 dy,
                 dropout.map(|dropout| (&sequences, dropout)),
                 [&mut dsum, &mut dgain, &mut dbias],

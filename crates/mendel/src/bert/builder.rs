@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use mendel_engine::{Device, Parameters};
 
-use super::files::{WEIGHTS_FILE, read, read_parameters};
+use super::files::{WEIGHTS_FILE, read_parameters, read_weights};
 use super::layout::{declare, draw, draw_all};
 use super::{BertConfig, BertModel, ModelError};
 use crate::attention::Genetic;
@@ -188,7 +188,8 @@ impl BertBuilder {
 
     fn load(&self, folder: &Path, base: &BertConfig, config: &BertConfig) -> Result<Parameters, ModelError> {
         let file = folder.join(WEIGHTS_FILE).display().to_string();
-        let stored = read_parameters(&file, &read(folder, WEIGHTS_FILE)?, base, &self.device)?;
+        let (words, len) = read_weights(folder, &self.device)?;
+        let stored = read_parameters(&file, &bytemuck::cast_slice(words.data())[..len], base, &self.device)?;
         let mut parameters = Parameters::default();
         for declared in declare(config) {
             let tensor = match stored.id(&declared.name).map(|id| stored.get(id)) {

@@ -2,10 +2,11 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use mendel_engine::{Device, Parameters, Tensor};
+use mendel_engine::{Device, Ids, Parameters, Tensor};
 use safetensors::{Dtype, SafeTensors, View};
 
 use super::layout::declare;
@@ -36,11 +37,18 @@ pub fn tensors_from_bytes(
             let found = format!("{:?}", view.dtype());
             return Err(ModelError::Type { name: name.into(), file: file.into(), found });
         }
-        let numbers: Vec<f32> = view.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
-        let filled = Tensor::from_slice(device, view.shape(), &numbers);
+        let filled = Tensor::from_slice(device, view.shape(), &numbers_of(view.data()));
         found.insert(name.to_owned(), filled.expect("safetensors has checked the size of the shape"));
     }
     Ok(found)
+}
+
+/// The numbers that little-endian bytes are: the bytes themselves, where the machine takes them so.
+fn numbers_of(bytes: &[u8]) -> Cow<'_, [f32]> {
+    match bytemuck::try_cast_slice(bytes) {
+        Ok(numbers) if cfg!(target_endian = "little") => Cow::Borrowed(numbers),
+        _ => bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(),
+    }
 }
 
 /// A tensor as safetensors wants it; its bytes are made when they are written, one tensor at a time.
@@ -115,12 +123,27 @@ pub(super) fn read_parameters(
 }
 
 /// A file of the model folder.
-pub(super) fn read(folder: &Path, name: &'static str) -> Result<Vec<u8>, ModelError> {
+fn find(folder: &Path, name: &'static str) -> Result<PathBuf, ModelError> {
     let path = folder.join(name);
-    if !path.is_file() {
-        return Err(ModelError::NotAModel { folder: folder.into(), missing: name, meant: model_below(folder) });
+    if path.is_file() {
+        return Ok(path);
     }
-    fs::read(&path).map_err(|source| ModelError::Read { path, source })
+    Err(ModelError::NotAModel { folder: folder.into(), missing: name, meant: model_below(folder) })
+}
+
+/// The bytes of a weights file, filled up to whole words, and how many they are: in the arena of a CPU, whose large pages come at
+/// once and serve on when the bytes are tensors.
+pub(super) fn read_weights(folder: &Path, device: &Device) -> Result<(Ids, usize), ModelError> {
+    let path = find(folder, WEIGHTS_FILE)?;
+    let host = if device.gpu().is_some() { &Device::cpu() } else { device };
+    let read = || {
+        let mut file = File::open(&path)?;
+        let len = file.metadata()?.len() as usize;
+        let mut words = Ids::empty(host, &[len.div_ceil(4)]);
+        file.read_exact(&mut bytemuck::cast_slice_mut(words.data_mut())[..len])?;
+        Ok((words, len))
+    };
+    read().map_err(|source| ModelError::Read { path: path.clone(), source })
 }
 
 /// The first model of those in a folder, or in `models/` there.
@@ -133,9 +156,10 @@ fn model_below(folder: &Path) -> Option<PathBuf> {
 impl BertConfig {
     /// The configuration in a model folder.
     pub fn load(folder: &Path) -> Result<Self, ModelError> {
-        let bytes = read(folder, CONFIG_FILE)?;
-        let config: BertConfig = serde_json::from_slice(&bytes)
-            .map_err(|source| ModelError::Config { path: folder.join(CONFIG_FILE), source })?;
+        let path = find(folder, CONFIG_FILE)?;
+        let bytes = fs::read(&path).map_err(|source| ModelError::Read { path: path.clone(), source })?;
+        let config: BertConfig =
+            serde_json::from_slice(&bytes).map_err(|source| ModelError::Config { path, source })?;
         config.validate()?;
         Ok(config)
     }

@@ -8,7 +8,7 @@ mod head;
 use rayon::prelude::*;
 
 use super::gene_fitness;
-use super::matmul::{UnitName, View, with_unit};
+use super::matmul::{Source, UnitName, View, with_unit};
 use super::modulate::{self, HeadFitness};
 use super::parallel::SharedMatrix;
 use super::scratch::with_scratch;
@@ -121,6 +121,11 @@ impl Call<'_> {
             let (rows, key) = (sequences.range(s), kv_head * head_dim..(kv_head + 1) * head_dim);
             let fitness = modulation.as_ref().map(|modulation| HeadFitness::new(modulation, s, &key));
             let room = if fitness.is_some() { rows.len() * head_dim } else { 0 };
+            let of_values = modulation.and_then(|modulation| modulation.of_values);
+            let shares = of_values.and_then(|of_values| of_values.options.ancestry.as_ref());
+            let shares = shares.map(|shares| View::of(shares).part(&rows, &key));
+            // Written a forward pass ago, and read when all else is done.
+            shares.iter().for_each(|shares| (0..rows.len()).for_each(|row| shares.prefetch(row, 0, head_dim)));
             with_scratch(room + head_dim, |scratch| {
                 let (dgamma, dmixed) = scratch.split_at_mut(head_dim);
                 // SAFETY: each sequence and kv head, with the query heads that share it, is one task's.
@@ -145,9 +150,8 @@ impl Call<'_> {
                     // SAFETY: as above.
                     unsafe { dfitness.block(s..s + 1, key.clone()) }.row(0).copy_from_slice(dgamma);
                 }
-                if let Some(OfValues { options, inverse }) = modulation.and_then(|modulation| modulation.of_values) {
+                if let Some(OfValues { inverse, .. }) = of_values {
                     let inverse = &inverse.data()[s * kv_columns..][key.clone()];
-                    let shares = options.ancestry.as_ref().map(|shares| View::of(shares).part(&rows, &key));
                     gene_fitness::backward_of_head(values, shares, [fitness.gamma, inverse], dgamma, &mut dv);
                 }
             });

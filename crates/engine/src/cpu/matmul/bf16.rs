@@ -379,16 +379,13 @@ pub mod x86 {
         unsafe { asm!("tilerelease", options(nostack, nomem)) }
     }
 
-    /// Lines of the same step of what the next product reads.
-    macro_rules! prefetch {
-        ($($line:literal)*) => { concat!($("prefetcht0 [{left} + {ahead} + 64*", $line, "]\n"),*) };
-    }
+    /// Lines of a share of the next right panel, which the cache is asked for between the instructions of a step.
+    const LINES_A_STEP: usize = 6;
 
-    /// Two tiles of rows by two of columns: four tiles of sums, each operand's tile read once for two products.
+    /// Two tiles of rows by two of columns: four tiles of sums, each operand's tile read once for two products. Left tiles are
+    /// read as what will not serve again soon, so that the right panel stays in the first-level cache.
     pub unsafe fn amx(operands: Operands<u16>, block: *mut f32, stride: usize, accumulate: bool) {
         let Operands { steps, left, right, next, .. } = operands;
-        // In bytes; both go on in step.
-        let ahead = next.addr().wrapping_sub(left.addr());
         // SAFETY: as the caller promises: reads are in the panels, writes in the block. Tiles are no one else's.
         unsafe {
             let below = block.add(SIDE * stride);
@@ -408,31 +405,31 @@ pub mod x86 {
             if steps > 0 {
                 asm!(
                     "2:",
-                    "tileloadd tmm4, [{left} + {line}*1]",
-                    prefetch!(0 1 2 3),
+                    "tileloaddt1 tmm4, [{left} + {line}*1]",
+                    "prefetcht0 [{next}]",
                     "tileloadd tmm6, [{right} + {line}*1]",
-                    prefetch!(4 5 6 7),
+                    "prefetcht0 [{next} + 64]",
                     "tdpbf16ps tmm0, tmm4, tmm6",
-                    prefetch!(8 9 10 11),
+                    "prefetcht0 [{next} + 2*64]",
                     "tileloadd tmm7, [{right} + {line}*1 + 1024]",
-                    prefetch!(12 13 14 15),
+                    "prefetcht0 [{next} + 3*64]",
                     "tdpbf16ps tmm1, tmm4, tmm7",
-                    prefetch!(16 17 18 19),
-                    "tileloadd tmm5, [{left} + {line}*1 + 1024]",
-                    prefetch!(20 21 22 23),
+                    "prefetcht0 [{next} + 4*64]",
+                    "tileloaddt1 tmm5, [{left} + {line}*1 + 1024]",
+                    "prefetcht0 [{next} + 5*64]",
                     "tdpbf16ps tmm2, tmm5, tmm6",
-                    prefetch!(24 25 26 27),
                     "tdpbf16ps tmm3, tmm5, tmm7",
-                    prefetch!(28 29 30 31),
                     "add {left}, 2048",
                     "add {right}, 2048",
+                    "add {next}, {lines}",
                     "dec {steps}",
                     "jnz 2b",
                     left = inout(reg) left => _,
                     right = inout(reg) right => _,
+                    next = inout(reg) next => _,
                     steps = inout(reg) steps => _,
                     line = in(reg) 64_usize,
-                    ahead = in(reg) ahead,
+                    lines = const LINES_A_STEP * 64,
                     options(nostack, readonly),
                 );
             }

@@ -118,7 +118,7 @@ impl<U: Unit> Products<U> {
         for column in 0..columns {
             let right = right.part(U::COLUMNS, column, 0..right.steps).as_ptr();
             let (steps, rows) = (left.steps, rows.as_ptr());
-            let operands = Operands { steps, left: rows, left_depth: left.depth, right, next: rows };
+            let operands = Operands { steps, left: rows, left_depth: left.depth, right, next: right };
             let block = out[column * U::COLUMNS..].as_mut_ptr();
             // SAFETY: both parts hold `steps` steps; the block ends inside `out`; this thread began, and ended nothing.
             unsafe { U::multiply(operands, block, stride, false) };
@@ -156,11 +156,14 @@ fn group<U: Unit>(
         U::begin();
         for begin in (0..left.steps).step_by(at_once) {
             let steps = begin..left.steps.min(begin + at_once);
+            let share = steps.len() * U::COLUMNS * U::STEP / rows.len();
             for column in columns.clone() {
-                let right = right.part(U::COLUMNS, column, steps.clone()).as_ptr();
+                let after = if column + 1 < columns.end { column + 1 } else { columns.start };
+                let [right, after] =
+                    [column, after].map(|column| right.part(U::COLUMNS, column, steps.clone()).as_ptr());
                 for row in rows.clone() {
-                    let after = if row + 1 < rows.end { row + 1 } else { rows.start };
-                    let [left, next] = [row, after].map(|row| left.part(U::ROWS, row, steps.clone()).as_ptr());
+                    let left = left.part(U::ROWS, row, steps.clone()).as_ptr();
+                    let next = after.wrapping_add((row - rows.start) * share);
                     let operands = Operands { steps: steps.len(), left, left_depth, right, next };
                     let first = (row - rows.start) * U::ROWS * GROUP_COLUMNS + (column - columns.start) * U::COLUMNS;
                     let block = &mut sums[first..first + (U::ROWS - 1) * GROUP_COLUMNS + U::COLUMNS];

@@ -71,6 +71,7 @@ pub struct Operands<E> {
     /// How the left operand was packed.
     pub left_depth: Depth,
     pub right: *const E,
-    /// What the next product is likely to read in the place of `left`: brought near meanwhile. It need not exist.
+    /// The share of this product in what is likely to be read next in the place of `right`: brought near meanwhile. It need not
+    /// exist.
     pub next: *const E,
 }
