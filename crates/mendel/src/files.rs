@@ -1,9 +1,10 @@
-//! Writing files so that a reader, or a run that was killed, never sees half of one.
+//! Writing files so that a reader, or a run that was killed, never sees half of one; and mapping them.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
+use memmap2::Mmap;
 use sha2::{Digest, Sha256};
 
 /// Bytes.
@@ -11,6 +12,14 @@ const HASHED_AT_ONCE: usize = 1 << 20;
 
 #[cfg(test)]
 pub(crate) mod stopping;
+
+/// The bytes of a file that is not written to while it is in use, as none of ours is: they are written under another name.
+pub(crate) fn mapped(path: &Path) -> io::Result<Mmap> {
+    let file = File::open(path)?;
+    // SAFETY: nothing of ours writes to a file in place. One that another program cuts short while it is in use ends this
+    // one with a signal, as any mapped file would.
+    unsafe { Mmap::map(&file) }
+}
 
 /// A file or folder that could not be read or written.
 #[derive(Debug, thiserror::Error)]

@@ -188,8 +188,7 @@ impl BertBuilder {
 
     fn load(&self, folder: &Path, base: &BertConfig, config: &BertConfig) -> Result<Parameters, ModelError> {
         let file = folder.join(WEIGHTS_FILE).display().to_string();
-        let (words, len) = read_weights(folder, &self.device)?;
-        let stored = read_parameters(&file, &bytemuck::cast_slice(words.data())[..len], base, &self.device)?;
+        let stored = read_parameters(&file, &read_weights(folder)?, base, &self.device)?;
         let mut parameters = Parameters::default();
         for declared in declare(config) {
             let tensor = match stored.id(&declared.name).map(|id| stored.get(id)) {

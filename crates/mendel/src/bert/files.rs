@@ -2,16 +2,16 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::Read;
+use std::fs;
 use std::path::{Path, PathBuf};
 
-use mendel_engine::{Device, Ids, Parameters, Tensor};
+use memmap2::Mmap;
+use mendel_engine::{Device, Parameters, Tensor};
 use safetensors::{Dtype, SafeTensors, View};
 
 use super::layout::declare;
 use super::{BertConfig, BertModel, ModelError};
-use crate::files::write_atomically;
+use crate::files::{mapped, write_atomically};
 
 /// The configuration's file name.
 pub const CONFIG_FILE: &str = "config.json";
@@ -131,19 +131,10 @@ fn find(folder: &Path, name: &'static str) -> Result<PathBuf, ModelError> {
     Err(ModelError::NotAModel { folder: folder.into(), missing: name, meant: model_below(folder) })
 }
 
-/// The bytes of a weights file, filled up to whole words, and how many they are: in the arena of a CPU, whose large pages come at
-/// once and serve on when the bytes are tensors.
-pub(super) fn read_weights(folder: &Path, device: &Device) -> Result<(Ids, usize), ModelError> {
+/// The bytes of a model folder's weights.
+pub(super) fn read_weights(folder: &Path) -> Result<Mmap, ModelError> {
     let path = find(folder, WEIGHTS_FILE)?;
-    let host = if device.gpu().is_some() { &Device::cpu() } else { device };
-    let read = || {
-        let mut file = File::open(&path)?;
-        let len = file.metadata()?.len() as usize;
-        let mut words = Ids::empty(host, &[len.div_ceil(4)]);
-        file.read_exact(&mut bytemuck::cast_slice_mut(words.data_mut())[..len])?;
-        Ok((words, len))
-    };
-    read().map_err(|source| ModelError::Read { path: path.clone(), source })
+    mapped(&path).map_err(|source| ModelError::Read { path, source })
 }
 
 /// The first model of those in a folder, or in `models/` there.

@@ -1,12 +1,13 @@
 //! A column of numbers, mapped from a file or in memory.
 
-use std::fs::File;
 use std::io;
 use std::ops::Deref;
 use std::path::Path;
 
 use bytemuck::{Pod, try_cast_slice};
 use memmap2::Mmap;
+
+use crate::files::mapped;
 
 /// Numbers in a row.
 #[derive(Debug)]
@@ -20,11 +21,7 @@ pub(super) enum Column<T> {
 impl<T: Pod> Column<T> {
     /// Maps a file of exactly `bytes` bytes; an error where it is not.
     pub(super) fn map(path: &Path, bytes: u64) -> io::Result<Self> {
-        let file = File::open(path)?;
-        // SAFETY: a store's files are only ever written under another name and are complete, synced and closed before
-        // they get this one. Nothing of ours writes to them again; a cache that another program cuts short while it is
-        // in use ends this one with a signal, as any mapped file would.
-        let mapped = unsafe { Mmap::map(&file)? };
+        let mapped = mapped(path)?;
         if mapped.len() as u64 != bytes || try_cast_slice::<u8, T>(&mapped).is_err() {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
