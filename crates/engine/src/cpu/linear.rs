@@ -104,6 +104,8 @@ pub fn backward(
                 }
             }
         });
+        // Its memory serves the other operand.
+        drop(right);
         if dweights.iter().any(Option::is_some) {
             let right = Packed::<U>::right(arena, &[activated(x, activation)], Depth::Rows);
             for (dweight, left) in dweights.into_iter().zip(&transposed) {
