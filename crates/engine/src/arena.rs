@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::memory::{CACHE_LINE, Memory};
 use crate::tensor::Element;
 
-/// Bytes that the system is asked for at once. They are addresses: pages come when they are first written.
+/// Bytes, or multiples of them, that the system is asked for at once. On Linux they are addresses: pages come when they are
+/// first written.
 const REGION: usize = 1 << 30;
 
 /// Memory of a device.
@@ -19,7 +20,8 @@ pub struct Arena(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    regions: Vec<Memory<u8>>,
+    /// By number; one that was given up leaves its number free.
+    regions: Vec<Option<Memory<u8>>>,
     /// How many bytes are free from each place on; no two of them adjoin.
     free: BTreeMap<Place, usize>,
 }
@@ -49,7 +51,7 @@ impl Arena {
         let free = state.best_fit(bytes).unwrap_or_else(|| state.extend(bytes));
         let left = state.free.remove(&free).unwrap_or(bytes) - bytes;
         // The end of a region is where it has no pages yet.
-        let ends_region = free.offset + bytes + left == state.regions[free.region].capacity();
+        let ends_region = free.offset + bytes + left == state.region(free).capacity();
         let (place, rest) = match side {
             Side::End if !ends_region => (Place { offset: free.offset + left, ..free }, free),
             _ => (free, Place { offset: free.offset + bytes, ..free }),
@@ -58,7 +60,7 @@ impl Arena {
             state.free.insert(rest, left);
         }
         // SAFETY: places lie in their regions.
-        (place, unsafe { state.regions[place.region].data().add(place.offset) })
+        (place, unsafe { state.region(place).data().add(place.offset) })
     }
 
     fn give_back(&self, place: Place, bytes: usize) {
@@ -86,13 +88,35 @@ impl State {
         fits.min_by_key(|&(_, &free)| free).map(|(&place, _)| place)
     }
 
-    /// The beginning of a new region, which holds at least so many bytes.
+    fn region(&self, place: Place) -> &Memory<u8> {
+        self.regions[place.region].as_ref().expect("a region is kept as long as anything lies in it")
+    }
+
+    /// The beginning of a new region, which holds at least so many bytes. Regions in which nothing lies are given up for it.
     fn extend(&mut self, bytes: usize) -> Place {
-        // Where addresses are scarce a region is as small as it may be.
-        let memory = Memory::try_new(bytes.max(REGION)).unwrap_or_else(|| Memory::new(bytes));
-        let place = Place { region: self.regions.len(), offset: 0 };
+        for (region, memory) in self.regions.iter_mut().enumerate() {
+            let whole = Place { region, offset: 0 };
+            if memory.as_ref().is_some_and(|memory| self.free.get(&whole) == Some(&memory.capacity())) {
+                self.free.remove(&whole);
+                *memory = None;
+            }
+        }
+        let mut size = bytes.checked_next_multiple_of(REGION).unwrap_or(bytes);
+        let memory = loop {
+            match Memory::try_new(size) {
+                Some(memory) => break memory,
+                // Where addresses are scarce, as few as it takes.
+                None if size > bytes => size = bytes.max(size / 2),
+                None => panic!("the system has no {bytes} bytes more of memory"),
+            }
+        };
+        let region = self.regions.iter().position(Option::is_none).unwrap_or(self.regions.len());
+        let place = Place { region, offset: 0 };
         self.free.insert(place, memory.capacity());
-        self.regions.push(memory);
+        if region == self.regions.len() {
+            self.regions.push(None);
+        }
+        self.regions[region] = Some(memory);
         place
     }
 }
@@ -221,15 +245,19 @@ mod tests {
     }
 
     #[test]
-    fn what_is_larger_than_a_region_has_one_of_its_own() {
-        let arena = Arc::default();
+    fn what_is_larger_than_a_region_has_one_of_whole_regions_and_what_is_empty_is_given_up() {
+        let arena = Arc::<Arena>::default();
+        let free = || arena.0.lock().unwrap().free.values().copied().collect::<Vec<usize>>();
         let small = Buffer::<f32>::new(&arena, 1);
         let mut large = Buffer::<f32>::new(&arena, REGION / 4 + 1);
         *large.as_mut_slice().last_mut().unwrap() = 1.0;
         assert_eq!(large.as_slice().first(), Some(&0.0));
-        drop((small, large));
-        let free: Vec<usize> = arena.0.lock().unwrap().free.values().copied().collect();
-        assert_eq!(free, [REGION, REGION + CACHE_LINE]);
+        drop(large);
+        assert_eq!(free(), [REGION - CACHE_LINE, 2 * REGION]);
+        let larger = Buffer::<f32>::new(&arena, REGION / 2 + 1);
+        assert_eq!(free(), [REGION - CACHE_LINE, REGION - CACHE_LINE]);
+        drop((small, larger));
+        assert_eq!(free(), [REGION, 3 * REGION]);
     }
 
     proptest! {

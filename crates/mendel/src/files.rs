@@ -13,11 +13,12 @@ const HASHED_AT_ONCE: usize = 1 << 20;
 #[cfg(test)]
 pub(crate) mod stopping;
 
-/// The bytes of a file that is not written to while it is in use, as none of ours is: they are written under another name.
+/// The bytes of a file that is not written to in place while it is in use: none of ours is, nor are the Hub's.
 pub(crate) fn mapped(path: &Path) -> io::Result<Mmap> {
     let file = File::open(path)?;
-    // SAFETY: nothing of ours writes to a file in place. One that another program cuts short while it is in use ends this
-    // one with a signal, as any mapped file would.
+    // SAFETY: files are written under another name and get theirs when they are complete. One that another program writes to
+    // in place gives other numbers; one that it cuts short, or that cannot be read, ends this program with a signal, as any
+    // mapped file would.
     unsafe { Mmap::map(&file) }
 }
 

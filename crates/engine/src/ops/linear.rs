@@ -147,6 +147,17 @@ mod tests {
         check(1.0);
     }
 
+    #[test]
+    fn the_gradient_of_a_weight_through_no_rows_is_zero() {
+        for rows in [50, 0] {
+            let tape = Tape::recording();
+            let weight = tape.leaf(random(&[4, 6], 1));
+            let product = tape.constant(random(&[rows, 6], 2)).linear(&weight, None).unwrap();
+            let gradient = tape.backward(&product.sum().unwrap()).unwrap().of(&weight).unwrap();
+            assert_eq!(gradient.to_vec().iter().all(|&x| x == 0.0), rows == 0, "{rows} rows");
+        }
+    }
+
     proptest! {
         #![proptest_config(crate::testing::cases())]
         #[test]

@@ -3,9 +3,9 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
-use memmap2::Mmap;
 use mendel_engine::{Device, Parameters, Tensor};
 use safetensors::{Dtype, SafeTensors, View};
 
@@ -131,10 +131,14 @@ fn find(folder: &Path, name: &'static str) -> Result<PathBuf, ModelError> {
     Err(ModelError::NotAModel { folder: folder.into(), missing: name, meant: model_below(folder) })
 }
 
-/// The bytes of a model folder's weights.
-pub(super) fn read_weights(folder: &Path) -> Result<Mmap, ModelError> {
+/// The bytes of a model folder's weights, mapped where the file system can.
+pub(super) fn read_weights(folder: &Path) -> Result<Box<dyn Deref<Target = [u8]>>, ModelError> {
     let path = find(folder, WEIGHTS_FILE)?;
-    mapped(&path).map_err(|source| ModelError::Read { path, source })
+    if let Ok(mapped) = mapped(&path) {
+        return Ok(Box::new(mapped));
+    }
+    let bytes = fs::read(&path).map_err(|source| ModelError::Read { path, source })?;
+    Ok(Box::new(bytes))
 }
 
 /// The first model of those in a folder, or in `models/` there.

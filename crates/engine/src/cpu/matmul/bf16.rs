@@ -379,7 +379,8 @@ pub mod x86 {
         unsafe { asm!("tilerelease", options(nostack, nomem)) }
     }
 
-    /// Lines of a share of the next right panel, which the cache is asked for between the instructions of a step.
+    /// Lines that the cache is asked for in a step: what a sixth of a panel's step takes, since at most six panels of rows share
+    /// the asking. Of fewer not all lines are asked for.
     const LINES_A_STEP: usize = 6;
 
     /// Two tiles of rows by two of columns: four tiles of sums, each operand's tile read once for two products. Left tiles are

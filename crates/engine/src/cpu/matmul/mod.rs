@@ -118,7 +118,8 @@ impl<U: Unit> Products<U> {
         for column in 0..columns {
             let right = right.part(U::COLUMNS, column, 0..right.steps).as_ptr();
             let (steps, rows) = (left.steps, rows.as_ptr());
-            let operands = Operands { steps, left: rows, left_depth: left.depth, right, next: right };
+            let next = right.wrapping_add(steps * U::COLUMNS * U::STEP);
+            let operands = Operands { steps, left: rows, left_depth: left.depth, right, next };
             let block = out[column * U::COLUMNS..].as_mut_ptr();
             // SAFETY: both parts hold `steps` steps; the block ends inside `out`; this thread began, and ended nothing.
             unsafe { U::multiply(operands, block, stride, false) };
@@ -153,17 +154,22 @@ fn group<U: Unit>(
     with_scratch(GROUP_ROWS * GROUP_COLUMNS, |sums| {
         let at_once = (PANEL_BYTES / (U::COLUMNS * U::STEP * size_of::<U::Element>())).max(1);
         let left_depth = left.depth;
+        if left.steps == 0 {
+            sums.fill(0.0);
+        }
         U::begin();
         for begin in (0..left.steps).step_by(at_once) {
             let steps = begin..left.steps.min(begin + at_once);
-            let share = steps.len() * U::COLUMNS * U::STEP / rows.len();
+            let len = steps.len() * U::COLUMNS * U::STEP;
             for column in columns.clone() {
-                let after = if column + 1 < columns.end { column + 1 } else { columns.start };
-                let [right, after] =
-                    [column, after].map(|column| right.part(U::COLUMNS, column, steps.clone()).as_ptr());
+                let part = |column: usize| right.part(U::COLUMNS, column, steps.clone()).as_ptr();
+                // The next panel; after the last of them the first one's steps that follow.
+                let after =
+                    if column + 1 < columns.end { part(column + 1) } else { part(columns.start).wrapping_add(len) };
+                let right = part(column);
                 for row in rows.clone() {
                     let left = left.part(U::ROWS, row, steps.clone()).as_ptr();
-                    let next = after.wrapping_add((row - rows.start) * share);
+                    let next = after.wrapping_add((row - rows.start) * len / rows.len());
                     let operands = Operands { steps: steps.len(), left, left_depth, right, next };
                     let first = (row - rows.start) * U::ROWS * GROUP_COLUMNS + (column - columns.start) * U::COLUMNS;
                     let block = &mut sums[first..first + (U::ROWS - 1) * GROUP_COLUMNS + U::COLUMNS];
