@@ -38,11 +38,6 @@ impl RowGradient {
         let columns = self.values.columns();
         Some(&self.values.data()[place * columns..][..columns])
     }
-
-    /// The same with its zeros.
-    fn dense(&self) -> Tensor {
-        looked_up(&self.rows, &self.values, self.count)
-    }
 }
 
 /// The gradient of a matrix of `count` rows of which rows were looked up, whose gradients are `dy`.
@@ -77,10 +72,7 @@ impl Gradient {
 
     /// All elements.
     pub fn dense(&self) -> Tensor {
-        match self {
-            Gradient::Dense(tensor) => tensor.clone(),
-            Gradient::OfRows(of_rows) => of_rows.dense(),
-        }
+        self.clone().into_dense()
     }
 
     /// The elements that may be other than zero.
@@ -94,7 +86,7 @@ impl Gradient {
     fn into_dense(self) -> Tensor {
         match self {
             Gradient::Dense(tensor) => tensor,
-            Gradient::OfRows(of_rows) => of_rows.dense(),
+            Gradient::OfRows(RowGradient { rows, values, count }) => looked_up(&rows, &values, count),
         }
     }
 
