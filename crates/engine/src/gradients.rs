@@ -1,5 +1,6 @@
 //! What a walk back over a tape finds.
 
+use crate::device::Device;
 use crate::parameters::ParameterId;
 use crate::tape::Var;
 use crate::tensor::{Ids, Tensor};
@@ -47,6 +48,10 @@ fn looked_up(ids: &Ids, dy: &Tensor, count: usize) -> Tensor {
     out
 }
 
+fn ids_on(device: &Device, ids: &[u32]) -> Ids {
+    Ids::from_slice(device, &[ids.len()], ids).unwrap_or_else(|_| unreachable!("the shape is its own"))
+}
+
 /// Each id that occurs, ascending.
 fn distinct(ids: &[u32]) -> Vec<u32> {
     let mut distinct = ids.to_vec();
@@ -62,12 +67,9 @@ impl Gradient {
         let device = dy.device();
         let rows = device.keeps_row_gradients().then(|| distinct(ids.data())).filter(|rows| 2 * rows.len() <= count);
         let Some(rows) = rows else { return Gradient::Dense(looked_up(ids, dy, count)) };
-        let ids_on_device = |ids: &[u32]| {
-            Ids::from_slice(device, &[ids.len()], ids).unwrap_or_else(|_| unreachable!("the shape is its own"))
-        };
         let places: Vec<u32> = ids.data().iter().map(|id| rows.partition_point(|row| row < id) as u32).collect();
-        let values = looked_up(&ids_on_device(&places), dy, rows.len());
-        Gradient::OfRows(RowGradient { rows: ids_on_device(&rows), values, count })
+        let values = looked_up(&ids_on(device, &places), dy, rows.len());
+        Gradient::OfRows(RowGradient { rows: ids_on(device, &rows), values, count })
     }
 
     /// All elements.
@@ -96,7 +98,7 @@ impl Gradient {
             (Gradient::OfRows(a), Gradient::OfRows(b)) => {
                 let (device, columns) = (a.values.device(), a.values.columns());
                 let ids: Vec<u32> = [&a, &b].into_iter().flat_map(|part| part.rows.data()).copied().collect();
-                let ids = Ids::from_slice(device, &[ids.len()], &ids).unwrap_or_else(|_| unreachable!());
+                let ids = ids_on(device, &ids);
                 let mut values = Tensor::empty(device, &[ids.len(), columns]);
                 let kernels = device.kernels();
                 kernels.copy_rows(&a.values, 0..a.rows.len(), &mut values, 0);
