@@ -188,12 +188,12 @@ mod avx512 {
         }
     }
 
-    /// 2ˣ to 1.3e-7, of x from −126 on; below that as at −126.
+    /// 2ˣ to 1.3e-7, of x from −126 on; below that as at −126. Not a number stays one: of two operands the second is then taken.
     #[inline]
     #[target_feature(enable = "avx512f")]
     fn exp2(x: __m512) -> __m512 {
         const COEFFICIENTS: [f32; 6] = [1.340_042_8e-3, 9.618_057e-3, 5.550_327e-2, 2.402_265e-1, 6.931_472e-1, 1.0];
-        let x = _mm512_max_ps(x, _mm512_set1_ps(-126.0));
+        let x = _mm512_max_ps(_mm512_set1_ps(-126.0), x);
         let whole = _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x);
         let r = _mm512_sub_ps(x, whole);
         let first = _mm512_set1_ps(1.546_144_5e-4);
@@ -201,11 +201,17 @@ mod avx512 {
         _mm512_scalef_ps(poly, whole)
     }
 
-    /// Goes along a row a register at a time: `f` is told where it stands and which lanes are kept.
+    /// Goes along a row a register at a time: `f` is told where it stands, which lanes lie in the row, and which are kept.
+    /// All registers but the last are whole, which `f` is compiled for.
     #[inline(always)]
-    fn each(seen: usize, drops: Option<Drops<'_>>, mut f: impl FnMut(usize, __mmask16)) {
+    fn each(seen: usize, drops: Option<Drops<'_>>, mut f: impl FnMut(usize, __mmask16, __mmask16)) {
+        let whole = seen / LANES * LANES;
         let Some(drops) = drops else {
-            return (0..seen).step_by(LANES).for_each(|at| f(at, u16::MAX));
+            (0..whole).step_by(LANES).for_each(|at| f(at, u16::MAX, u16::MAX));
+            if whole < seen {
+                f(whole, lanes(whole, seen), u16::MAX);
+            }
+            return;
         };
         let mut draws = [0; DRAWS];
         for begin in (0..seen).step_by(DRAWS) {
@@ -217,21 +223,28 @@ mod avx512 {
                     let draw = _mm512_loadu_si512(draws.as_ptr().add(at).cast());
                     _mm512_cmp_epu32_mask::<_MM_CMPINT_NLT>(draw, _mm512_set1_epi32(drops.threshold as i32))
                 };
-                f(begin + at, kept);
+                f(begin + at, lanes(begin + at, seen), kept);
             }
         }
     }
 
+    #[inline]
     #[target_feature(enable = "avx512f")]
     pub fn soften(scores: &mut [f32], scale: f32, seen: usize, drops: Option<Drops<'_>>) -> (f32, f32) {
         let whole = seen.next_multiple_of(LANES);
         assert!(scores.len() >= whole);
         let mut max = _mm512_set1_ps(f32::NEG_INFINITY);
-        for at in (0..seen).step_by(LANES) {
-            let lanes = lanes(at, seen);
-            // SAFETY: whole registers up to `whole`, which lies in the row.
-            max = unsafe { _mm512_mask_max_ps(max, lanes, max, _mm512_maskz_loadu_ps(lanes, scores.as_ptr().add(at))) };
-        }
+        each(
+            seen,
+            None,
+            #[inline(always)]
+            |at, lanes, _| {
+                // SAFETY: whole registers up to `whole`, which lies in the row.
+                max = unsafe {
+                    _mm512_mask_max_ps(max, lanes, max, _mm512_maskz_loadu_ps(lanes, scores.as_ptr().add(at)))
+                };
+            },
+        );
         let max = _mm512_reduce_max_ps(max);
         let (scales, maxima) = (_mm512_set1_ps(scale), _mm512_set1_ps(max));
         let mut sum = _mm512_setzero_ps();
@@ -239,11 +252,10 @@ mod avx512 {
             seen,
             drops,
             #[inline(always)]
-            |at, kept| {
+            |at, lanes, kept| {
                 // SAFETY: as above.
                 unsafe {
                     let scores = scores.as_mut_ptr().add(at);
-                    let lanes = lanes(at, seen);
                     // The difference first: it is 0 of the largest, however large that is.
                     let x = _mm512_mul_ps(_mm512_sub_ps(_mm512_maskz_loadu_ps(lanes, scores), maxima), scales);
                     let power = _mm512_maskz_mov_ps(lanes, exp2(x));
@@ -256,6 +268,7 @@ mod avx512 {
         (max * scale, _mm512_reduce_add_ps(sum))
     }
 
+    #[inline]
     #[target_feature(enable = "avx512f")]
     pub fn soften_backward(
         [p, dropped, ds]: [&mut [f32]; 3],
@@ -273,8 +286,7 @@ mod avx512 {
             seen,
             drops,
             #[inline(always)]
-            |at, kept| {
-                let lanes = lanes(at, seen);
+            |at, lanes, kept| {
                 // SAFETY: whole registers up to `whole`, which lies in all three rows.
                 unsafe {
                     let (p, ds) = (p.as_mut_ptr().add(at), ds.as_mut_ptr().add(at));

@@ -4,7 +4,6 @@ use std::f32::consts::{LN_2, LOG2_E};
 use std::ops::Range;
 
 use crate::cpu::dropout::blocks_per_row;
-use crate::cpu::math::vectorised;
 use crate::cpu::matmul::{
     Depth, Finished, PanelRows, Panels, Products, TILE, Unit, View, left_here, multiply_here, right_here, scratch_len,
     with_panels,
@@ -107,7 +106,7 @@ impl<'a> Head<'a> {
                 // What a query's powers of its scores are multiplied by; it waits for the output, which is shorter.
                 let mut of_rows = [0.0; TILE];
                 products.of_panel(queries, panel, keys, scores, seen);
-                vectorised(
+                U::vectorised(
                     #[inline(always)]
                     || {
                         for (place, row) in rows.clone().enumerate() {
@@ -120,7 +119,7 @@ impl<'a> Head<'a> {
                     },
                 );
                 products.of_panel(powers.panels(rows.len()), 0, values, mixed, width);
-                vectorised(
+                U::vectorised(
                     #[inline(always)]
                     || {
                         for ((row, mixed), factor) in rows.zip(mixed.chunks_exact(width)).zip(of_rows) {
@@ -200,7 +199,7 @@ impl<'a> Head<'a> {
         let (panel, seen, width) = (queries.start / U::ROWS, p.len() / U::ROWS, mixed.len() / U::ROWS);
         products.of_panel(operands.queries, panel, operands.keys, p, seen);
         products.of_panel(operands.douts, panel, operands.values, ds, seen);
-        vectorised(
+        U::vectorised(
             #[inline(always)]
             || {
                 let rows = p.chunks_exact_mut(seen).zip(dropped.chunks_exact_mut(seen)).zip(ds.chunks_exact_mut(seen));
@@ -212,7 +211,7 @@ impl<'a> Head<'a> {
             },
         );
         products.of_panel(by_row.panels(queries.len()), 0, operands.keys_again, mixed, width);
-        vectorised(
+        U::vectorised(
             #[inline(always)]
             || {
                 for (row, mixed) in queries.zip(mixed.chunks_exact(width)) {

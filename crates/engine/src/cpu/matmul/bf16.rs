@@ -5,6 +5,7 @@
 //! (Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2, TDPBF16PS), which AVX-512 can read as well.
 
 use super::unit::{Depth, Operands, TILE, Tile, Unit};
+use crate::cpu::math::vectorised;
 
 /// Numbers in one tile.
 const TILE_LEN: usize = 512;
@@ -102,7 +103,7 @@ fn place_right(tile: &Tile, depth: Depth, half: usize, out: &mut [u16]) {
 }
 
 macro_rules! half_width {
-    ($unit:ident, $block:path, $convert:path, $place_left:path, $place_right:path $(, $begin:path, $end:path)?) => {
+    ($unit:ident, $block:path, $vectorised:path, $convert:path, $place_left:path, $place_right:path $(, $begin:path, $end:path)?) => {
         impl Unit for $unit {
             type Element = u16;
             const ROWS: usize = TILE;
@@ -132,6 +133,11 @@ macro_rules! half_width {
                 }
             }
 
+            #[inline(always)]
+            fn vectorised<R>(f: impl FnOnce() -> R) -> R {
+                $vectorised(f)
+            }
+
             $(
                 fn begin() {
                     $begin();
@@ -150,15 +156,15 @@ macro_rules! half_width {
     };
 }
 
-half_width!(Portable, portable, convert, place_left, place_right);
+half_width!(Portable, portable, vectorised, convert, place_left, place_right);
 #[cfg(target_arch = "x86_64")]
-half_width!(Avx512, x86::avx512, x86::convert, x86::place_left, x86::place_right);
+half_width!(Avx512, x86::avx512, x86::vectorised, x86::convert, x86::place_left, x86::place_right);
 #[cfg(target_arch = "x86_64")]
-half_width!(Amx, x86::amx, x86::convert, x86::place_left, x86::place_right, x86::configure_tiles, x86::release_tiles);
+half_width!(Amx, x86::amx, x86::vectorised, x86::convert, x86::place_left, x86::place_right, x86::configure_tiles, x86::release_tiles);
 
 unsafe fn portable(operands: Operands<u16>, block: *mut f32, stride: usize, accumulate: bool) {
     let Operands { steps, left, right, .. } = operands;
-    crate::cpu::math::vectorised(
+    vectorised(
         #[inline(always)]
         || {
             for row in 0..TILE {
@@ -196,6 +202,17 @@ pub mod x86 {
     use std::mem::transmute;
 
     use super::{Depth, Operands, SIDE, TILE, TILE_LEN, Tile};
+
+    /// Compiled for AVX-512 with bf16, which the machines of both units have.
+    #[inline(always)]
+    pub fn vectorised<R>(f: impl FnOnce() -> R) -> R {
+        #[target_feature(enable = "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512bf16")]
+        fn inside<R>(f: impl FnOnce() -> R) -> R {
+            f()
+        }
+        // SAFETY: the units are only chosen where the machine has the instructions.
+        unsafe { inside(f) }
+    }
 
     /// The machines of both units round and pack by AVX-512.
     #[inline(always)]

@@ -25,7 +25,6 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::math::vectorised;
 use super::parallel::SharedMatrix;
 use super::scratch::with_scratch;
 use crate::kernels::Matrix;
@@ -184,7 +183,7 @@ fn group<U: Unit>(
             columns: columns.start * U::COLUMNS..right.extent.min(columns.end * U::COLUMNS),
             sums,
         };
-        vectorised(
+        U::vectorised(
             #[inline(always)]
             || store(finished),
         );

@@ -362,7 +362,7 @@ pub unsafe fn fill_both<U: Unit>([plain, turned]: [&Cells<U>; 2], source: &View<
         return source.sums_of_columns();
     }
     let mut sums = vec![0.0; steps * TILE];
-    vectorised(
+    U::vectorised(
         #[inline(always)]
         || {
             let OnLines(tile) = &mut OnLines::new();
@@ -421,7 +421,7 @@ impl<U: Unit> Cells<U> {
         panels: Range<usize>,
         steps: Range<usize>,
     ) {
-        vectorised(
+        U::vectorised(
             #[inline(always)]
             || {
                 let OnLines(tile) = &mut OnLines::new();

@@ -1,5 +1,6 @@
 //! What multiplies: the contract of a microkernel.
 
+use crate::cpu::math;
 use crate::tensor::Element;
 
 /// The largest tile that is packed at once.
@@ -49,6 +50,13 @@ pub trait Unit: Copy + Send + Sync + 'static {
     fn convert(numbers: &[f32], out: &mut [Self::Element]);
     /// Writes one step of a right panel.
     fn place_right(tile: &Tile, depth: Depth, step: &mut [Self::Element]);
+
+    /// Runs `f` compiled for the vector instructions of the machine, and for those that the unit packs by. What `f` calls
+    /// must be `#[inline(always)]`.
+    #[inline(always)]
+    fn vectorised<R>(f: impl FnOnce() -> R) -> R {
+        math::vectorised(f)
+    }
 
     /// Before products on this thread.
     fn begin() {}

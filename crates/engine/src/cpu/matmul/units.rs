@@ -99,8 +99,12 @@ fn best_single_precision() -> UnitName {
 
 #[cfg(target_arch = "x86_64")]
 fn best_half_width() -> UnitName {
-    // Operands of the tiles, too, are rounded and packed by AVX-512.
-    if !is_x86_feature_detected!("avx512bf16") || !is_x86_feature_detected!("avx512bw") {
+    // Operands of the tiles, too, are rounded and packed by AVX-512. What has its bf16 has its other four parts as well.
+    let others = is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512cd")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vl");
+    if !is_x86_feature_detected!("avx512bf16") || !others {
         UnitName::Bf16Portable
     } else if has_amx_bf16() && may_use_tiles() {
         UnitName::Bf16Amx
