@@ -14,6 +14,9 @@ use crate::tensor::Element;
 /// first written.
 const REGION: usize = 1 << 30;
 
+/// What takes fewer bytes fills the smallest gap, from whatever side.
+const SMALL: usize = 1 << 16;
+
 /// Memory of a device.
 #[derive(Debug, Default)]
 pub struct Arena(Mutex<State>);
@@ -32,9 +35,10 @@ struct Place {
     offset: usize,
 }
 
-/// Where in a free place memory is taken that leaves some of it.
+/// From which side memory is taken.
 ///
-/// Gradients of weights come while activations go, and stay longer: from opposite ends they leave the rest in one piece.
+/// Gradients of weights come while activations go, and stay longer. Activations are taken from the beginning of the smallest
+/// place that they fit in; gradients from the end of the last one, so that what they leave adjoins what goes next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Side {
     Begin,
@@ -48,12 +52,11 @@ impl Arena {
     /// If the system has no more.
     fn take(&self, bytes: usize, side: Side) -> (Place, NonNull<u8>) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let free = state.best_fit(bytes).unwrap_or_else(|| state.extend(bytes));
+        let last = if side == Side::End && bytes >= SMALL { state.last_fit(bytes) } else { None };
+        let free = last.or_else(|| state.best_fit(bytes)).unwrap_or_else(|| state.extend(bytes));
         let left = state.free.remove(&free).unwrap_or(bytes) - bytes;
-        // The end of a region is where it has no pages yet.
-        let ends_region = free.offset + bytes + left == state.region(free).capacity();
         let (place, rest) = match side {
-            Side::End if !ends_region => (Place { offset: free.offset + left, ..free }, free),
+            Side::End if !state.ends_region(free, bytes + left) => (Place { offset: free.offset + left, ..free }, free),
             _ => (free, Place { offset: free.offset + bytes, ..free }),
         };
         if left > 0 {
@@ -86,6 +89,17 @@ impl State {
     fn best_fit(&self, bytes: usize) -> Option<Place> {
         let fits = self.free.iter().filter(|&(_, &free)| free >= bytes);
         fits.min_by_key(|&(_, &free)| free).map(|(&place, _)| place)
+    }
+
+    /// The last free place that is large enough and was used before.
+    fn last_fit(&self, bytes: usize) -> Option<Place> {
+        let fits = |&(&place, &free): &(&Place, &usize)| free >= bytes && !self.ends_region(place, free);
+        self.free.iter().rev().find(fits).map(|(&place, _)| place)
+    }
+
+    /// Whether a free place goes to the end of a region, where there are no pages yet.
+    fn ends_region(&self, place: Place, bytes: usize) -> bool {
+        place.offset + bytes == self.region(place).capacity()
     }
 
     fn region(&self, place: Place) -> &Memory<u8> {

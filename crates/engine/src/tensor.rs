@@ -97,6 +97,20 @@ impl<T: Element> Array<T> {
         Array::full(device, shape, T::default())
     }
 
+    /// An array whose elements `fill` writes, all of them: where they are to lie, if that is the host's memory.
+    pub fn filled(device: &Device, shape: &[usize], fill: impl FnOnce(&mut [T])) -> Self {
+        let mut array = Array::empty(device, shape);
+        match &mut array.storage {
+            Storage::Host(_) => fill(array.data_mut()),
+            Storage::Cuda(slice, _) => {
+                let mut data = vec![T::default(); slice.len()];
+                fill(&mut data);
+                slice.context().upload(bytemuck::cast_slice(&data), slice.address());
+            }
+        }
+        array
+    }
+
     /// A copy of `data`, whose length must be the product of `shape`.
     pub fn from_slice(device: &Device, shape: &[usize], data: &[T]) -> Result<Self> {
         ensure_shape!(

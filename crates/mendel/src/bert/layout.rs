@@ -88,17 +88,18 @@ pub fn declare(config: &BertConfig) -> Vec<Declared> {
 
 /// A parameter's initial value: drawn by the seed and the parameter's name, so that two models share what they share.
 pub fn draw(declared: &Declared, config: &BertConfig, seed: u64, device: &Device) -> Tensor {
-    let value = if declared.initial == Initial::Ones { 1.0 } else { 0.0 };
-    let mut values = vec![value; declared.shape.iter().product()];
-    if matches!(declared.initial, Initial::Normal | Initial::NormalButPadding) {
-        fill_normal(&Stream::weights(seed, &declared.name), config.initializer_range, &mut values);
-    }
-    if declared.initial == Initial::NormalButPadding
-        && let Some(row) = values.chunks_exact_mut(config.hidden_size).nth(config.pad_token_id)
-    {
-        row.fill(0.0);
-    }
-    Tensor::from_slice(device, &declared.shape, &values).expect("as many values as the shape has")
+    let draws = Stream::weights(seed, &declared.name);
+    Tensor::filled(device, &declared.shape, |values| match declared.initial {
+        Initial::Ones => values.fill(1.0),
+        Initial::Zeros => values.fill(0.0),
+        Initial::Normal => fill_normal(&draws, config.initializer_range, values),
+        Initial::NormalButPadding => {
+            fill_normal(&draws, config.initializer_range, values);
+            if let Some(row) = values.chunks_exact_mut(config.hidden_size).nth(config.pad_token_id) {
+                row.fill(0.0);
+            }
+        }
+    })
 }
 
 /// All parameters drawn.
