@@ -160,7 +160,16 @@ half_width!(Portable, portable, vectorised, convert, place_left, place_right);
 #[cfg(target_arch = "x86_64")]
 half_width!(Avx512, x86::avx512, x86::vectorised, x86::convert, x86::place_left, x86::place_right);
 #[cfg(target_arch = "x86_64")]
-half_width!(Amx, x86::amx, x86::vectorised, x86::convert, x86::place_left, x86::place_right, x86::configure_tiles, x86::release_tiles);
+half_width!(
+    Amx,
+    x86::amx,
+    x86::vectorised,
+    x86::convert,
+    x86::place_left,
+    x86::place_right,
+    x86::configure_tiles,
+    x86::release_tiles
+);
 
 unsafe fn portable(operands: Operands<u16>, block: *mut f32, stride: usize, accumulate: bool) {
     let Operands { steps, left, right, .. } = operands;
