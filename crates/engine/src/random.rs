@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 const MULTIPLIERS: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
 const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
-const ROUNDS: u32 = 10;
+const ROUNDS: usize = 10;
 /// Blocks computed at once, so that the compiler can use vector registers.
 const LANES: usize = 16;
 
@@ -91,38 +91,38 @@ impl Stream {
     #[inline(always)]
     pub fn fill(&self, first: u32, draws: &mut [u32]) {
         let mut index = first;
+        let keys = round_keys(self.key);
         let (groups, rest) = draws.as_chunks_mut();
         for group in groups {
-            self.lanes(index, group);
+            self.lanes(&keys, index, group);
             index = index.wrapping_add(LANES as u32);
         }
         if !rest.is_empty() {
             let mut group = [0; 4 * LANES];
-            self.lanes(index, &mut group);
+            self.lanes(&keys, index, &mut group);
             rest.copy_from_slice(&group[..rest.len()]);
         }
     }
 
-    /// [`Stream::block`] for `LANES` indices from `first` on.
+    /// [`Stream::block`] for `LANES` indices from `first` on, with the stream's keys.
     #[inline(always)]
-    fn lanes(&self, first: u32, out: &mut [u32; 4 * LANES]) {
+    fn lanes(&self, keys: &RoundKeys, first: u32, out: &mut [u32; 4 * LANES]) {
         #[cfg(target_arch = "x86_64")]
         if is_x86_feature_detected!("avx512f") {
             // SAFETY: the machine has the instructions.
-            return unsafe { avx512::lanes(self.counter, self.key, first, out) };
+            return unsafe { avx512::lanes(self.counter, keys, first, out) };
         }
-        self.lanes_anywhere(first, out);
+        self.lanes_anywhere(keys, first, out);
     }
 
     /// Written so that each line is one vector instruction.
     #[inline(always)]
-    fn lanes_anywhere(&self, first: u32, out: &mut [u32; 4 * LANES]) {
+    fn lanes_anywhere(&self, keys: &RoundKeys, first: u32, out: &mut [u32; 4 * LANES]) {
         let mut x0: [u32; LANES] = std::array::from_fn(|lane| first.wrapping_add(lane as u32));
         let mut x1 = [self.counter[0]; LANES];
         let mut x2 = [self.counter[1]; LANES];
         let mut x3 = [self.counter[2]; LANES];
-        let mut key = self.key;
-        for _ in 0..ROUNDS {
+        for key in keys {
             for lane in 0..LANES {
                 let p0 = u64::from(x0[lane]) * u64::from(MULTIPLIERS[0]);
                 let p1 = u64::from(x2[lane]) * u64::from(MULTIPLIERS[1]);
@@ -131,7 +131,6 @@ impl Stream {
                 x2[lane] = (p0 >> 32) as u32 ^ x3[lane] ^ key[1];
                 x3[lane] = p0 as u32;
             }
-            key = [key[0].wrapping_add(WEYL[0]), key[1].wrapping_add(WEYL[1])];
         }
         for (lane, quad) in out.chunks_exact_mut(4).enumerate() {
             quad.copy_from_slice(&[x0[lane], x1[lane], x2[lane], x3[lane]]);
@@ -139,14 +138,21 @@ impl Stream {
     }
 }
 
+/// The two keys of each round.
+type RoundKeys = [[u32; 2]; ROUNDS];
+
+#[inline(always)]
+fn round_keys(key: [u32; 2]) -> RoundKeys {
+    std::array::from_fn(|round| [0, 1].map(|i| key[i].wrapping_add(WEYL[i].wrapping_mul(round as u32))))
+}
+
 /// Philox4x32-10.
 #[inline(always)]
-fn philox(mut x: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
-    for _ in 0..ROUNDS {
+fn philox(mut x: [u32; 4], key: [u32; 2]) -> [u32; 4] {
+    for key in round_keys(key) {
         let p0 = u64::from(x[0]) * u64::from(MULTIPLIERS[0]);
         let p1 = u64::from(x[2]) * u64::from(MULTIPLIERS[1]);
         x = [(p1 >> 32) as u32 ^ x[1] ^ key[0], p1 as u32, (p0 >> 32) as u32 ^ x[3] ^ key[1], p0 as u32];
-        key = [key[0].wrapping_add(WEYL[0]), key[1].wrapping_add(WEYL[1])];
     }
     x
 }
@@ -156,16 +162,16 @@ mod avx512 {
     use std::arch::x86_64::{
         __m512i, _mm512_add_epi32, _mm512_mask_shuffle_epi32, _mm512_mul_epu32, _mm512_set_epi32, _mm512_set1_epi32,
         _mm512_shuffle_epi32, _mm512_storeu_si512, _mm512_ternarylogic_epi32, _mm512_unpackhi_epi64,
-        _mm512_unpacklo_epi64,
+        _mm512_unpacklo_epi64, _mm512_xor_si512,
     };
 
-    use super::{LANES, MULTIPLIERS, ROUNDS, WEYL};
+    use super::{LANES, MULTIPLIERS, RoundKeys};
 
     /// 16 blocks of the generator, in two groups whose instructions do not wait for each other. The multiplication
     /// takes every other number, so a register holds one number of eight blocks, each in the low half of its place; what
     /// is in the high halves does not count.
     #[target_feature(enable = "avx512f")]
-    pub fn lanes(counter: [u32; 3], mut key: [u32; 2], first: u32, out: &mut [u32; 4 * LANES]) {
+    pub fn lanes(counter: [u32; 3], keys: &RoundKeys, first: u32, out: &mut [u32; 4 * LANES]) {
         const XOR: i32 = 0x96;
         const ODD: u16 = 0xAAAA;
         const HIGH: i32 = 0b11_11_01_01;
@@ -173,21 +179,35 @@ mod avx512 {
         let all = |x: u32| _mm512_set1_epi32(x as i32);
         // Blocks 0 and 4, 1 and 5 and so on: in the end, halves of a register that follow each other are blocks that do.
         let places = _mm512_set_epi32(0, 7, 0, 3, 0, 6, 0, 2, 0, 5, 0, 1, 0, 4, 0, 0);
+        let multipliers = MULTIPLIERS.map(all);
+        let high = _mm512_shuffle_epi32::<HIGH>;
+        // Only the first number differs from block to block: what the others become in the first two rounds is one for all.
+        let [once, twice] = [keys[0], keys[1]];
+        let product = u64::from(counter[1]) * u64::from(MULTIPLIERS[1]);
+        let same = [(product >> 32) as u32 ^ counter[0] ^ once[0], product as u32];
+        let product = u64::from(same[0]) * u64::from(MULTIPLIERS[0]);
+        let same = [same[1] ^ twice[0], (product >> 32) as u32 ^ twice[1], product as u32].map(all);
         let group = |ahead: u32| {
             let index = _mm512_add_epi32(all(first.wrapping_add(ahead)), places);
-            [index, all(counter[0]), all(counter[1]), all(counter[2])]
+            let product0 = _mm512_mul_epu32(index, multipliers[0]);
+            let third = _mm512_xor_si512(high(product0), all(counter[2] ^ once[1]));
+            let product1 = _mm512_mul_epu32(third, multipliers[1]);
+            [_mm512_xor_si512(high(product1), same[0]), product1, _mm512_xor_si512(product0, same[1]), same[2]]
         };
         let mut groups: [[__m512i; 4]; 2] = [group(0), group(8)];
-        for _ in 0..ROUNDS {
+        let mut round = |key: &[u32; 2]| {
+            let key = [all(key[0]), all(key[1])];
             for x in &mut groups {
-                let product0 = _mm512_mul_epu32(x[0], all(MULTIPLIERS[0]));
-                let product1 = _mm512_mul_epu32(x[2], all(MULTIPLIERS[1]));
-                let mixed = |product, x, key: u32| {
-                    _mm512_ternarylogic_epi32::<XOR>(_mm512_shuffle_epi32::<HIGH>(product), x, all(key))
-                };
+                let [product0, product1] =
+                    [_mm512_mul_epu32(x[0], multipliers[0]), _mm512_mul_epu32(x[2], multipliers[1])];
+                let mixed = |product, x, key| _mm512_ternarylogic_epi32::<XOR>(high(product), x, key);
                 *x = [mixed(product1, x[1], key[0]), product1, mixed(product0, x[3], key[1]), product0];
             }
-            key = [key[0].wrapping_add(WEYL[0]), key[1].wrapping_add(WEYL[1])];
+        };
+        // Two at a time, after which numbers stand where they stood.
+        for [one, other] in keys[2..].as_chunks().0 {
+            round(one);
+            round(other);
         }
         for (x, out) in groups.iter().zip(out.chunks_exact_mut(2 * LANES)) {
             let low = _mm512_mask_shuffle_epi32::<LOW>(x[0], ODD, x[1]);
@@ -260,7 +280,7 @@ mod tests {
             assert_eq!(draw, stream.block(5 + i as u32 / 4)[i % 4]);
         }
         let mut group = [0; 4 * LANES];
-        stream.lanes_anywhere(5, &mut group);
+        stream.lanes_anywhere(&round_keys(stream.key), 5, &mut group);
         assert_eq!(group, draws[..4 * LANES]);
     }
 
