@@ -7,6 +7,7 @@ use rayon::prelude::*;
 use super::math::{self, vectorised};
 use super::matmul::{ROWS_AHEAD, Source, View};
 use super::parallel::{Block, SharedMatrix};
+use super::rows;
 use crate::ops::gene_fitness::GeneFitness;
 use crate::sequences::Sequences;
 use crate::tensor::Tensor;
@@ -61,19 +62,23 @@ pub fn forward(
     let fitness = SharedMatrix::new(fitness.data_mut(), columns);
     let inverse = SharedMatrix::new(inverse.data_mut(), columns);
     (0..sequences.len()).into_par_iter().for_each(|s| {
-        let (tokens, rows) = (sequences.range(s), fitness_rows(sequences, s, causal));
+        let (tokens, own) = (sequences.range(s), fitness_rows(sequences, s, causal));
         // SAFETY: each sequence has rows of its own.
         let (mut fitness, mut inverse) =
-            unsafe { (fitness.block(rows.clone(), 0..columns), inverse.block(rows, 0..columns)) };
+            unsafe { (fitness.block(own.clone(), 0..columns), inverse.block(own, 0..columns)) };
         vectorised(
             #[inline(always)]
             || {
-                let mut sums = vec![0.0; columns];
+                let (mut sums, mut expression) = (vec![0.0; columns], vec![0.0; columns]);
                 for (position, token) in tokens.clone().enumerate() {
-                    let row = &values[token * columns..][..columns];
+                    rows::sigmoid(&values[token * columns..][..columns], &mut expression);
+                    let terms = sums.iter_mut().zip(&expression);
                     match ancestry {
-                        Some(shares) => add_expression(row, &shares.data()[token * columns..], &mut sums),
-                        None => sums.iter_mut().zip(row).for_each(|(sum, &x)| *sum += math::sigmoid(x)),
+                        Some(shares) => {
+                            let shares = &shares.data()[token * columns..];
+                            terms.zip(shares).for_each(|((sum, p), share)| *sum += share * p);
+                        }
+                        None => terms.for_each(|(sum, p)| *sum += p),
                     }
                     if causal || token + 1 == tokens.end {
                         let index = if causal { position } else { 0 };
@@ -89,14 +94,6 @@ pub fn forward(
     });
 }
 
-/// `sums += share ⊙ σ(values)`
-#[inline(always)]
-fn add_expression(values: &[f32], shares: &[f32], sums: &mut [f32]) {
-    for ((sum, &x), &share) in sums.iter_mut().zip(values).zip(shares) {
-        *sum += share * math::sigmoid(x);
-    }
-}
-
 pub fn backward(
     values: &Tensor,
     sequences: &Sequences,
@@ -110,7 +107,7 @@ pub fn backward(
     let (values, fitness, inverse, dfitness) = (values.data(), fitness.data(), inverse.data(), dfitness.data());
     let dvalues = SharedMatrix::new(dvalues.data_mut(), columns);
     (0..sequences.len()).into_par_iter().for_each(|s| {
-        let (tokens, rows) = (sequences.range(s), fitness_rows(sequences, s, causal));
+        let (tokens, own) = (sequences.range(s), fitness_rows(sequences, s, causal));
         // SAFETY: each sequence has rows of its own.
         let mut dvalues = unsafe { dvalues.block(tokens.clone(), 0..columns) };
         vectorised(
@@ -120,7 +117,7 @@ pub fn backward(
                 let mut dprefix = vec![0.0; columns];
                 for (position, token) in tokens.clone().enumerate().rev() {
                     if causal || token + 1 == tokens.end {
-                        let row = (if causal { token } else { rows.start }) * columns;
+                        let row = (if causal { token } else { own.start }) * columns;
                         let of_row = row..row + columns;
                         dprefix.copy_from_slice(&dfitness[of_row.clone()]);
                         means_gradient(head_dim, &inverse[of_row.clone()], &fitness[of_row], &mut dprefix);
@@ -134,7 +131,7 @@ pub fn backward(
                         dvalues.fill(0.0);
                     }
                     let shares = ancestry.as_ref().map(|shares| &shares.data()[token * columns..][..columns]);
-                    add_through_expression(&values[token * columns..][..columns], shares, &dmeans, dvalues);
+                    rows::add_sigmoid_slopes(&values[token * columns..][..columns], &dmeans, shares, dvalues);
                 }
             },
         );
@@ -163,24 +160,8 @@ pub fn backward_of_head(
                     shares.prefetch(token + ROWS_AHEAD, 0, fitness.len());
                 }
                 let shares = shares.map(|shares| shares.row(token));
-                add_through_expression(values.row(token), shares, dfitness, dvalues.row(token));
+                rows::add_sigmoid_slopes(values.row(token), dfitness, shares, dvalues.row(token));
             }
         },
     );
-}
-
-/// `dvalues += share ⊙ dmeans ⊙ P (1 − P)` of one token, with `P = σ(values)`; without shares they are in `dmeans`.
-#[inline(always)]
-fn add_through_expression(values: &[f32], shares: Option<&[f32]>, dmeans: &[f32], dvalues: &mut [f32]) {
-    let slope = |x: f32| {
-        let p = math::sigmoid(x);
-        p * (1.0 - p)
-    };
-    let terms = dvalues.iter_mut().zip(values).zip(dmeans);
-    match shares {
-        None => terms.for_each(|((dvalue, &x), &dmean)| *dvalue += dmean * slope(x)),
-        Some(shares) => {
-            terms.zip(shares).for_each(|(((dvalue, &x), &dmean), &share)| *dvalue += dmean * slope(x) * share);
-        }
-    }
 }

@@ -39,6 +39,41 @@ pub fn gelu_slopes(row: &[f32], slopes: &mut [f32]) {
     slopes.iter_mut().zip(row).for_each(|(slope, &x)| *slope = math::gelu_slope(x));
 }
 
+/// `σ(x) = 1 / (1 + e⁻ˣ)` of each element. Not a number stays one.
+#[inline(always)]
+pub fn sigmoid(row: &[f32], out: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx512f") {
+        // SAFETY: the machine has the instructions.
+        return unsafe { avx512::sigmoid(row, out) };
+    }
+    out.iter_mut().zip(row).for_each(|(out, &x)| *out = math::sigmoid(x));
+}
+
+/// `out += factors ⊙ σ′(row)`, with `σ′ = σ (1 − σ)`; each times its share, where there are shares.
+#[inline(always)]
+pub fn add_sigmoid_slopes(row: &[f32], factors: &[f32], shares: Option<&[f32]>, out: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx512f") {
+        // SAFETY: the machine has the instructions.
+        return unsafe { avx512::add_sigmoid_slopes(row, factors, shares, out) };
+    }
+    add_sigmoid_slopes_anywhere(row, factors, shares, out);
+}
+
+#[inline(always)]
+fn add_sigmoid_slopes_anywhere(row: &[f32], factors: &[f32], shares: Option<&[f32]>, out: &mut [f32]) {
+    let slope = |x: f32| {
+        let p = math::sigmoid(x);
+        p * (1.0 - p)
+    };
+    let terms = out.iter_mut().zip(row).zip(factors);
+    match shares {
+        None => terms.for_each(|((out, &x), &factor)| *out += factor * slope(x)),
+        Some(shares) => terms.zip(shares).for_each(|(((out, &x), &factor), &share)| *out += factor * slope(x) * share),
+    }
+}
+
 /// Of the first `seen` scores, each times `scale`, in place: `2^(score − max)`, or 0 where dropped; and 0 in place of the
 /// others. Returns the largest scaled score, and the sum of the powers with those that are dropped. A row is whole
 /// registers long, `scale` positive.
@@ -119,10 +154,11 @@ fn for_each_draw(drops: Option<Drops<'_>>, row: &mut [f32], f: impl Fn(&mut f32,
 mod avx512 {
     use std::arch::x86_64::{
         __m512, __mmask16, _MM_CMPINT_NLT, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm512_add_ps,
-        _mm512_cmp_epu32_mask, _mm512_fmadd_ps, _mm512_fmsub_ps, _mm512_loadu_si512, _mm512_mask_max_ps,
-        _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_maskz_mov_ps, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps,
-        _mm512_reduce_add_ps, _mm512_reduce_max_ps, _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_epi32,
-        _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps, _mm512_sub_ps,
+        _mm512_cmp_epu32_mask, _mm512_fmadd_ps, _mm512_fmsub_ps, _mm512_fnmadd_ps, _mm512_loadu_si512,
+        _mm512_mask_max_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_maskz_mov_ps, _mm512_max_ps,
+        _mm512_min_ps, _mm512_mul_ps, _mm512_rcp14_ps, _mm512_reduce_add_ps, _mm512_reduce_max_ps,
+        _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps,
+        _mm512_sub_ps,
     };
 
     use super::{DRAWS, Drops};
@@ -188,14 +224,62 @@ mod avx512 {
         }
     }
 
-    /// 2ˣ to 1.3e-7, of x from −126 on; below that as at −126. Not a number stays one: of two operands the second is then taken.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub fn sigmoid(row: &[f32], out: &mut [f32]) {
+        assert_eq!(row.len(), out.len());
+        for at in (0..row.len()).step_by(2 * LANES) {
+            store_two(load_two(row, at).map(|x| sigmoid_of(x)), out, at);
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn sigmoid_of(x: __m512) -> __m512 {
+        let (end, one) = (_mm512_set1_ps(87.0), _mm512_set1_ps(1.0));
+        // In this order what is not a number stays.
+        let x = _mm512_max_ps(_mm512_set1_ps(-87.0), _mm512_min_ps(end, x));
+        let exponent = _mm512_set1_ps(-std::f32::consts::LOG2_E);
+        let whole =
+            _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(_mm512_mul_ps(x, exponent));
+        let sum = _mm512_add_ps(one, power(whole, _mm512_fmsub_ps(x, exponent, whole)));
+        // A reciprocal to 14 bits, and a step of Newton's that makes them 28.
+        let inverse = _mm512_rcp14_ps(sum);
+        _mm512_fmadd_ps(inverse, _mm512_fnmadd_ps(sum, inverse, one), inverse)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub fn add_sigmoid_slopes(row: &[f32], factors: &[f32], shares: Option<&[f32]>, out: &mut [f32]) {
+        for at in (0..row.len()).step_by(2 * LANES) {
+            let [factors, before] = [factors, &*out].map(|row| load_two(row, at));
+            let x = load_two(row, at);
+            let p = [sigmoid_of(x[0]), sigmoid_of(x[1])];
+            let shares = shares.map(|shares| load_two(shares, at));
+            let sums = [0, 1].map(|i| {
+                let slope = _mm512_fnmadd_ps(p[i], p[i], p[i]);
+                let factor = shares.map_or(factors[i], |shares| _mm512_mul_ps(factors[i], shares[i]));
+                _mm512_fmadd_ps(factor, slope, before[i])
+            });
+            store_two(sums, out, at);
+        }
+    }
+
+    /// 2ˣ to 1.3e-7, of x from −126 on; below that as at −126.
     #[inline]
     #[target_feature(enable = "avx512f")]
     fn exp2(x: __m512) -> __m512 {
-        const COEFFICIENTS: [f32; 6] = [1.340_042_8e-3, 9.618_057e-3, 5.550_327e-2, 2.402_265e-1, 6.931_472e-1, 1.0];
+        // In this order what is not a number stays.
         let x = _mm512_max_ps(_mm512_set1_ps(-126.0), x);
         let whole = _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x);
-        let r = _mm512_sub_ps(x, whole);
+        power(whole, _mm512_sub_ps(x, whole))
+    }
+
+    /// 2 to a whole number and a rest from −½ to ½.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn power(whole: __m512, r: __m512) -> __m512 {
+        const COEFFICIENTS: [f32; 6] = [1.340_042_8e-3, 9.618_057e-3, 5.550_327e-2, 2.402_265e-1, 6.931_472e-1, 1.0];
         let first = _mm512_set1_ps(1.546_144_5e-4);
         let poly = COEFFICIENTS.iter().fold(first, |poly, &c| _mm512_fmadd_ps(poly, r, _mm512_set1_ps(c)));
         _mm512_scalef_ps(poly, whole)
@@ -345,6 +429,13 @@ mod tests {
         }
     }
 
+    #[test]
+    fn sigmoids_of_the_largest_numbers_are_0_and_1_and_of_none_none() {
+        let mut p = [0.0; 5];
+        sigmoid(&[f32::NEG_INFINITY, -1e30, f32::NAN, 1e30, f32::INFINITY], &mut p);
+        assert!(p[0] < 2e-38 && p[1] == p[0] && p[2].is_nan() && p[3..] == [1.0; 2], "{p:?}");
+    }
+
     proptest! {
         #[test]
         fn vector_instructions_say_the_same_as_the_compiler(
@@ -376,6 +467,26 @@ mod tests {
             assert_alike(&a, &b);
             gelu_slopes(&x, &mut a);
             assert_alike(&a, &x.iter().map(|&x| math::gelu_slope(x)).collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn sigmoids_are_within_some_ten_millionths(first in -90.0..90.0_f32, len in 1..70_usize) {
+            let x: Vec<f32> = (0..len).map(|i| first + 0.37 * (i as f32 - 35.0)).collect();
+            let mut p = vec![0.0; len];
+            sigmoid(&x, &mut p);
+            let (factors, shares) = (numbers(len, 1), numbers(len, 2));
+            for shares in [None, Some(&*shares)] {
+                let (mut a, mut b) = (vec![1.0; len], vec![1.0; len]);
+                add_sigmoid_slopes(&x, &factors, shares, &mut a);
+                add_sigmoid_slopes_anywhere(&x, &factors, shares, &mut b);
+                assert_alike(&a, &b);
+            }
+            for (&p, &x) in p.iter().zip(&x) {
+                let exact = 1.0 / (1.0 + (-f64::from(x)).exp());
+                // The exponent, which grows with x, is rounded.
+                let bound = (3.5e-7 + 2e-8 * f64::from(x.abs())) * exact + 2e-38;
+                prop_assert!((0.0..=1.0).contains(&p) && (f64::from(p) - exact).abs() <= bound, "{x}: {p}");
+            }
         }
     }
 }
