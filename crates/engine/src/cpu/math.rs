@@ -40,28 +40,6 @@ pub fn dot(a: &[f32], b: &[f32]) -> f32 {
     sum_with(a, b, |x, y| x * y)
 }
 
-/// Sums of the columns of rows of `columns` elements, each in the rows' order.
-#[inline(always)]
-pub fn sums_of_columns(rows: &[f32], columns: usize, sums: &mut [f32]) {
-    let (blocks, rest) = sums.as_chunks_mut::<LANES>();
-    let first_of_rest = blocks.len() * LANES;
-    for (block, sums) in blocks.iter_mut().enumerate() {
-        // Of its own, so that it stays in a register.
-        let mut lanes = [0.0; LANES];
-        for row in rows.chunks_exact(columns) {
-            let row = &row[block * LANES..][..LANES];
-            for lane in 0..LANES {
-                lanes[lane] += row[lane];
-            }
-        }
-        *sums = lanes;
-    }
-    rest.fill(0.0);
-    for row in rows.chunks_exact(columns) {
-        rest.iter_mut().zip(&row[first_of_rest..]).for_each(|(sum, &x)| *sum += x);
-    }
-}
-
 /// `out = a + b`, of one length.
 #[inline(always)]
 pub fn add(a: &[f32], b: &[f32], out: &mut [f32]) {

@@ -88,11 +88,6 @@ impl Block<'_> {
         self.rows
     }
 
-    /// Columns of the block.
-    pub fn columns(&self) -> usize {
-        self.columns
-    }
-
     /// Asks for the block's part of a row to be brought into the cache, if there is such a row.
     #[inline(always)]
     pub fn prefetch(&self, row: usize) {

@@ -4,6 +4,9 @@ use crate::error::{Result, ensure_shape};
 use crate::sequences::Sequences;
 use crate::tensor::Tensor;
 
+/// The most tokens of a sequence among which a sampled population's genes can name their ancestor, in 16 bits.
+pub const MOST_TOKENS: usize = 1 << 16;
+
 /// How a population evolves.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Evolve {
@@ -66,6 +69,12 @@ pub fn evolve(values: &Tensor, sequences: &Sequences, options: Evolve) -> Result
         !matches!(options.population, Population::Sampled { size: 0, .. }),
         "evolve",
         "a population of no organisms"
+    );
+    let longest = sequences.ranges().map(|range| range.len()).max().unwrap_or(0);
+    ensure_shape!(
+        options.population == Population::Infinite || longest <= MOST_TOKENS,
+        "evolve",
+        "a sequence of {longest} tokens, of which a population can name {MOST_TOKENS}"
     );
     // Shares of a population of at most 256 = 2⁸ are exact even in 8 bits of significand, where activations have them.
     let exact = matches!(options.population, Population::Sampled { size, .. } if size.is_power_of_two() && size <= 256);

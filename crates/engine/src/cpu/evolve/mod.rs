@@ -2,16 +2,20 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod breeding;
+mod genes;
 mod mean_field;
 mod sampled;
+mod selection;
 
 use std::ops::Range;
 
 use rayon::prelude::*;
 
 use super::gene_fitness::fitness_of_means;
-use super::math::{self, vectorised};
+use super::math::vectorised;
 use super::parallel::{SharedMatrix, prefetch};
+use super::rows;
 use super::scratch::with_scratch;
 use crate::ops::evolve::{Evolve, Population};
 use crate::random::{Purpose, Site};
@@ -41,7 +45,7 @@ pub fn evolve(
         let cells = tokens.len() * d;
         let room = match options.population {
             Population::Infinite => 0,
-            Population::Sampled { size, .. } => Room::of(size, d, cells).len(),
+            Population::Sampled { size, .. } => Room::of(size, d, tokens.len()).len(),
         };
         // The memory is lent out here, since what is compiled for vector instructions must be inlined.
         with_scratch(cells + room, |scratch| {
@@ -74,9 +78,7 @@ fn express(values: &Tensor, tokens: Range<usize>, genes: Range<usize>, expressio
     for (out, token) in expression.chunks_exact_mut(genes.len()).zip(tokens) {
         let row = &values.data()[token * columns..];
         prefetch(row.as_ptr().wrapping_add(genes.end), genes.len());
-        for (out, &x) in out.iter_mut().zip(&row[genes.clone()]) {
-            *out = math::sigmoid(x);
-        }
+        rows::sigmoid(&row[genes.clone()], out);
     }
 }
 
@@ -86,4 +88,11 @@ fn express(values: &Tensor, tokens: Range<usize>, genes: Range<usize>, expressio
 fn pressed(pressure: f32, x: f32, largest: f32) -> f32 {
     let relative = if largest > 0.0 { (x / largest).min(1.0) } else { 1.0 };
     if pressure == 1.0 { relative } else { relative.powf(pressure) }
+}
+
+/// Whether the machine has the vector instructions that populations are bred by.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn has_avx512() -> bool {
+    is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("popcnt")
 }

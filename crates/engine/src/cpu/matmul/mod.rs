@@ -12,8 +12,6 @@ pub(super) mod single_precision;
 mod unit;
 mod units;
 
-#[cfg(target_arch = "x86_64")]
-pub use bf16::x86::transposed as transposed_registers;
 pub use by_rows::{Turned, multiply_gradients, multiply_rows, multiply_twice};
 pub use pack::{Activated, Packed, PanelRows, Panels, Source, View, left_here, right_here, scratch_len, with_panels};
 pub use unit::{Depth, Operands, TILE, Unit};

@@ -84,17 +84,23 @@ mod reference {
         let founder = |n: usize| ((n as f64 + offset) * tokens as f64 / size as f64).floor() as usize;
         let mut population: Vec<Vec<usize>> = (0..size).map(|n| vec![founder(n); d]).collect();
         for t in 0..options.num_generations as u32 {
-            let carried = |n: usize, g: usize| p[population[n][g]][g];
-            let means: Vec<f64> = (0..d).map(|g| (0..size).map(|n| carried(n, g)).sum::<f64>() / size as f64).collect();
-            let gamma = gene_fitness(&means);
-            let weight = |n: usize| {
-                (0..d).map(|g| carried(n, g) * gamma[g]).sum::<f64>().powf(f64::from(options.selection_pressure))
-            };
-            let weights: Vec<f64> = (0..size).map(weight).collect();
-            let total: f64 = weights.iter().sum();
+            // What an organism carries and a gene's fitness are rounded, and so are products and shares of the wheel.
+            let carried = |n: usize, g: usize| (p[population[n][g]][g] * 32767.0).round();
+            let mean = |g: usize| (0..size).map(|n| carried(n, g)).sum::<f64>() / 32767.0 / size as f64;
+            let weights: Vec<f64> = (0..d).map(|g| (16383.5 / (mean(g) + 0.5)).round()).collect();
+            let product_bits = (d as f64).log2().ceil() as i32 - 1;
+            let product = |n: usize, g: usize| (carried(n, g) * weights[g] / 2.0_f64.powi(product_bits.max(0))).floor();
+            let phi: Vec<f64> = (0..size).map(|n| (0..d).map(|g| product(n, g)).sum()).collect();
+            let largest = phi.iter().copied().fold(0.0, f64::max);
+            let pressure = f64::from(options.selection_pressure);
+            let powers = phi
+                .iter()
+                .map(|&phi| if pressure == 1.0 { phi } else { (phi / largest).powf(pressure) * 2.0_f64.powi(31) });
+            let parts: Vec<f64> = powers.map(|x| (x / 2.0_f64.powf((size as f64).log2().ceil())).floor()).collect();
+            let total: f64 = parts.iter().sum();
             let parent = |draw: u32| {
-                let mark = unit(draw) * total;
-                (0..size).find(|&n| weights[..=n].iter().sum::<f64>() > mark).unwrap_or(size - 1)
+                let mark = (f64::from(draw) / 2.0_f64.powi(32) * total).floor();
+                (0..size).find(|&n| parts[..=n].iter().sum::<f64>() > mark).unwrap_or(size - 1)
             };
             let child = |n: usize| {
                 let [a, b, mixes, _] = stream(Purpose::Parents, t).block(n as u32);
@@ -576,6 +582,28 @@ fn a_single_token_keeps_all_of_the_ancestry() {
             assert!(ancestry(&random(&[1, 8], 1), options).data().iter().all(|&share| (share - 1.0).abs() < 1e-6));
         }
     }
+}
+
+#[test]
+fn more_tokens_than_a_gene_can_name_are_refused_of_a_sampled_population() {
+    let (few, many) = (Tensor::zeros(&device(), &[MOST_TOKENS, 1]), Tensor::zeros(&device(), &[MOST_TOKENS + 1, 1]));
+    let options = Evolve { head_dim: 1, num_generations: 2, mutation_rate: 1.0, population: drawn(50, 1), ..DEFAULTS };
+    let shares = ancestry(&few, options);
+    assert!(shares.data()[MOST_TOKENS / 2..].iter().any(|&share| share > 0.0));
+    assert_shares(&shares, &sequences(&[MOST_TOKENS]), 1e-5);
+    let error = evolve(&many, &sequences(&[MOST_TOKENS + 1]), options).unwrap_err();
+    assert_eq!(error.to_string(), "evolve: a sequence of 65537 tokens, of which a population can name 65536");
+    assert!(
+        evolve(&many, &sequences(&[MOST_TOKENS + 1]), Evolve { population: Population::Infinite, ..options }).is_ok()
+    );
+}
+
+#[test]
+fn a_value_that_is_not_a_number_is_met() {
+    let mut values = random(&[7, 16], 1);
+    values.data_mut()[..20].fill(f32::NAN);
+    let options = Evolve { head_dim: 16, population: drawn(32, 1), ..DEFAULTS };
+    assert_shares(&ancestry(&values, options), &sequences(&[7]), 1e-5);
 }
 
 #[test]
