@@ -9,6 +9,12 @@ pub fn vectorised<R>(f: impl FnOnce() -> R) -> R {
 /// Partial sums kept side by side, so that a sum has a fixed order and still runs in vector registers.
 pub const LANES: usize = 16;
 
+/// A bit for each lane of a register at `at` that lies below `end`.
+#[inline(always)]
+pub fn lanes_below(end: usize, at: usize) -> u16 {
+    if end >= at + LANES { u16::MAX } else { (1 << end.saturating_sub(at)) - 1 }
+}
+
 /// `Σ f(a[i], b[i])`
 #[inline(always)]
 pub fn sum_with(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::math::{LANES, vectorised};
+use super::math::vectorised;
 use super::matmul::{ROWS_AHEAD, Source, View};
 use super::parallel::{Block, SharedMatrix};
 use crate::kernels::Modulation;
@@ -85,27 +85,10 @@ impl<'a> HeadFitness<'a> {
         vectorised(
             #[inline(always)]
             || {
-                let (blocks, rest) = dgamma.as_chunks_mut::<LANES>();
-                let first_of_rest = blocks.len() * LANES;
-                for (block, sums) in blocks.iter_mut().enumerate() {
-                    // Of its own, so that it stays in a register.
-                    let mut lanes = [0.0; LANES];
-                    for token in 0..dvalues.rows() {
-                        let terms = &values.row(token)[block * LANES..][..LANES];
-                        let others = &dvalues.row(token)[block * LANES..][..LANES];
-                        for lane in 0..LANES {
-                            lanes[lane] += terms[lane] * others[lane];
-                        }
-                    }
-                    *sums = lanes;
-                }
-                rest.fill(0.0);
+                dgamma.fill(0.0);
                 for token in 0..dvalues.rows() {
-                    let (values, dvalues) = (&values.row(token)[first_of_rest..], &dvalues.row(token)[first_of_rest..]);
-                    rest.iter_mut()
-                        .zip(values)
-                        .zip(dvalues)
-                        .for_each(|((sum, &value), &dvalue)| *sum += value * dvalue);
+                    let terms = dgamma.iter_mut().zip(values.row(token)).zip(&*dvalues.row(token));
+                    terms.for_each(|((sum, &value), &dvalue)| *sum += value * dvalue);
                 }
                 dgamma.iter_mut().zip(self.gamma).for_each(|(sum, gamma)| *sum /= gamma);
             },

@@ -17,7 +17,7 @@ use std::arch::x86_64::{
 use super::breeding::{Breeding, words_of_draws};
 use super::genes::{MOST_CARRIED, WHOLE, words_of};
 use super::selection::{Couples, SIBLINGS, SUMMED, half_and_one};
-use crate::cpu::math::LANES;
+use crate::cpu::math::{LANES, lanes_below};
 use crate::cpu::parallel::Block;
 use crate::random::UNIT;
 
@@ -52,7 +52,7 @@ pub fn breed(
     let token = _mm512_set1_epi32(0xFFFF_0000_u32 as i32);
     let next = _mm512_set1_epi32(words as i32);
     for g in (0..words).step_by(LANES) {
-        let lanes = lanes(g, d);
+        let lanes = lanes_below(d, g);
         let (mut count, mut place) = (0, _mm512_add_epi32(every, _mm512_set1_epi32(g as i32)));
         for pair in 0..siblings.div_ceil(2) {
             // SAFETY: by the assertions, all registers lie in the slices: `g` is below `words`, which are whole
@@ -139,7 +139,7 @@ pub fn weigh_organisms(organisms: &[u32], weights: &[u32], shift: u32, phi: &mut
             }
         }
         // SAFETY: the mask lets through what lies in the slice.
-        unsafe { _mm512_mask_storeu_epi32(phi.as_mut_ptr().cast(), lanes(0, phi.len()), folded(sums)) };
+        unsafe { _mm512_mask_storeu_epi32(phi.as_mut_ptr().cast(), lanes_below(phi.len(), 0), folded(sums)) };
     }
 }
 
@@ -214,7 +214,7 @@ fn stops(wheel: &[u32], marks: [__m512i; 4]) -> [__m512i; 4] {
     let last = _mm512_set1_epi32(wheel.len() as i32 - 1);
     let [low, high] = [0, LANES].map(|first| {
         // SAFETY: the mask lets through what lies in the slice.
-        unsafe { _mm512_maskz_loadu_epi32(lanes(first, wheel.len()), wheel.as_ptr().wrapping_add(first).cast()) }
+        unsafe { _mm512_maskz_loadu_epi32(lanes_below(wheel.len(), first), wheel.as_ptr().wrapping_add(first).cast()) }
     });
     let mut stops = [_mm512_setzero_si512(); 4];
     let mut step = wheel.len().next_power_of_two() / 2;
@@ -242,7 +242,7 @@ pub fn add_up(numbers: &mut [u32], shift: u32) {
     let (zero, shift) = (_mm512_setzero_si512(), _mm_cvtsi32_si128(shift as i32));
     let mut before = zero;
     for at in (0..numbers.len()).step_by(LANES) {
-        let lanes = lanes(at, numbers.len());
+        let lanes = lanes_below(numbers.len(), at);
         // SAFETY: the mask lets through what lies in the slice.
         unsafe {
             let numbers = numbers.as_mut_ptr().add(at).cast();
@@ -292,12 +292,6 @@ pub fn weigh_genes(organisms: &[u32], size: usize, weights: &mut [u32]) {
     }
 }
 
-/// The lanes of the register at `at` that lie below `end`.
-#[inline]
-fn lanes(at: usize, end: usize) -> u16 {
-    if end >= at + LANES { u16::MAX } else { (1 << end.saturating_sub(at)) - 1 }
-}
-
 /// As `tabulate_anywhere`.
 #[target_feature(enable = "avx512bw,popcnt")]
 pub fn tabulate(expression: &[f32], d: usize, table: &mut [u32]) {
@@ -307,7 +301,7 @@ pub fn tabulate(expression: &[f32], d: usize, table: &mut [u32]) {
     for (token, (genes, p)) in table.chunks_exact_mut(words).zip(expression.chunks_exact(d)).enumerate() {
         let token = _mm512_set1_epi32((token << 16) as i32);
         for g in (0..words).step_by(LANES) {
-            let lanes = lanes(g, d);
+            let lanes = lanes_below(d, g);
             // SAFETY: the mask lets through what lies in the row; the genes are whole registers.
             unsafe {
                 let p = _mm512_maskz_loadu_ps(lanes, p.as_ptr().add(g));
@@ -324,7 +318,7 @@ pub fn tabulate(expression: &[f32], d: usize, table: &mut [u32]) {
 pub fn share_ancestry(counts: &[u32], share: f32, expression: &[f32], ancestry: &mut Block<'_>, means: &mut [f32]) {
     let (d, share) = (means.len(), _mm512_set1_ps(share));
     for g in (0..d).step_by(LANES) {
-        let lanes = lanes(g, d);
+        let lanes = lanes_below(d, g);
         let mut sums = _mm512_setzero_ps();
         for (token, (counts, p)) in counts.chunks_exact(words_of(d)).zip(expression.chunks_exact(d)).enumerate() {
             let row = ancestry.row(token);

@@ -1,0 +1,238 @@
+//! What `rows` offers, by AVX-512.
+
+use std::arch::x86_64::{
+    __m512, __mmask16, _MM_CMPINT_NLT, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm512_add_ps,
+    _mm512_cmp_epu32_mask, _mm512_fmadd_ps, _mm512_fmsub_ps, _mm512_fnmadd_ps, _mm512_loadu_si512, _mm512_mask_max_ps,
+    _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_maskz_mov_ps, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps,
+    _mm512_rcp14_ps, _mm512_reduce_add_ps, _mm512_reduce_max_ps, _mm512_roundscale_ps, _mm512_scalef_ps,
+    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps, _mm512_sub_ps,
+};
+
+use super::{DRAWS, Drops};
+use crate::cpu::math::{LANES, NORMAL, NORMAL_END, SLOPE, lanes_below};
+
+/// ½ plus x times a polynomial in x², as `math::half_plus_odd`, of two registers: one alone would wait for each of its
+/// own steps.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn half_plus_odd(x: [__m512; 2], coefficients: &[f32]) -> [__m512; 2] {
+    let end = _mm512_set1_ps(NORMAL_END);
+    let x = x.map(|x| _mm512_max_ps(_mm512_min_ps(x, end), _mm512_sub_ps(_mm512_setzero_ps(), end)));
+    let factor = _mm512_set1_ps(2.0 / (NORMAL_END * NORMAL_END));
+    let u = x.map(|x| _mm512_fmsub_ps(_mm512_mul_ps(x, x), factor, _mm512_set1_ps(1.0)));
+    let mut poly = [_mm512_setzero_ps(); 2];
+    for &coefficient in coefficients {
+        for (poly, u) in poly.iter_mut().zip(u) {
+            *poly = _mm512_fmadd_ps(*poly, u, _mm512_set1_ps(coefficient));
+        }
+    }
+    [0, 1].map(|i| _mm512_fmadd_ps(x[i], poly[i], _mm512_set1_ps(0.5)))
+}
+
+/// Two registers of a row from `at` on, zeros beyond its end.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load_two(row: &[f32], at: usize) -> [__m512; 2] {
+    // SAFETY: the masks let the row's elements through.
+    [at, at + LANES]
+        .map(|at| unsafe { _mm512_maskz_loadu_ps(lanes_below(row.len(), at), row.as_ptr().wrapping_add(at)) })
+}
+
+/// Stores them, as far as the row goes.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn store_two([first, second]: [__m512; 2], row: &mut [f32], at: usize) {
+    for (x, at) in [(first, at), (second, at + LANES)] {
+        // SAFETY: as above.
+        unsafe { _mm512_mask_storeu_ps(row.as_mut_ptr().wrapping_add(at), lanes_below(row.len(), at), x) };
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub fn gelu(row: &mut [f32]) {
+    for at in (0..row.len()).step_by(2 * LANES) {
+        let x = load_two(row, at);
+        let half = half_plus_odd(x, &NORMAL);
+        store_two([0, 1].map(|i| _mm512_mul_ps(x[i], half[i])), row, at);
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub fn gelu_slopes(row: &[f32], slopes: &mut [f32]) {
+    for at in (0..row.len()).step_by(2 * LANES) {
+        store_two(half_plus_odd(load_two(row, at), &SLOPE), slopes, at);
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub fn sigmoid(row: &[f32], out: &mut [f32]) {
+    assert_eq!(row.len(), out.len());
+    for at in (0..row.len()).step_by(2 * LANES) {
+        store_two(load_two(row, at).map(|x| sigmoid_of(x)), out, at);
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn sigmoid_of(x: __m512) -> __m512 {
+    let (end, one) = (_mm512_set1_ps(87.0), _mm512_set1_ps(1.0));
+    // In this order what is not a number stays.
+    let x = _mm512_max_ps(_mm512_set1_ps(-87.0), _mm512_min_ps(end, x));
+    let exponent = _mm512_set1_ps(-std::f32::consts::LOG2_E);
+    let whole = _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(_mm512_mul_ps(x, exponent));
+    let sum = _mm512_add_ps(one, power(whole, _mm512_fmsub_ps(x, exponent, whole)));
+    // A reciprocal to 14 bits, and a step of Newton's that makes them 28.
+    let inverse = _mm512_rcp14_ps(sum);
+    _mm512_fmadd_ps(inverse, _mm512_fnmadd_ps(sum, inverse, one), inverse)
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub fn add_sigmoid_slopes(row: &[f32], factors: &[f32], shares: Option<&[f32]>, out: &mut [f32]) {
+    for at in (0..row.len()).step_by(2 * LANES) {
+        let [factors, before] = [factors, &*out].map(|row| load_two(row, at));
+        let x = load_two(row, at);
+        let p = [sigmoid_of(x[0]), sigmoid_of(x[1])];
+        let shares = shares.map(|shares| load_two(shares, at));
+        let sums = [0, 1].map(|i| {
+            let slope = _mm512_fnmadd_ps(p[i], p[i], p[i]);
+            let factor = shares.map_or(factors[i], |shares| _mm512_mul_ps(factors[i], shares[i]));
+            _mm512_fmadd_ps(factor, slope, before[i])
+        });
+        store_two(sums, out, at);
+    }
+}
+
+/// 2ˣ to 1.3e-7, of x from −126 on; below that as at −126.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn exp2(x: __m512) -> __m512 {
+    // In this order what is not a number stays.
+    let x = _mm512_max_ps(_mm512_set1_ps(-126.0), x);
+    let whole = _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x);
+    power(whole, _mm512_sub_ps(x, whole))
+}
+
+/// 2 to a whole number and a rest from −½ to ½.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn power(whole: __m512, r: __m512) -> __m512 {
+    const COEFFICIENTS: [f32; 6] = [1.340_042_8e-3, 9.618_057e-3, 5.550_327e-2, 2.402_265e-1, 6.931_472e-1, 1.0];
+    let first = _mm512_set1_ps(1.546_144_5e-4);
+    let poly = COEFFICIENTS.iter().fold(first, |poly, &c| _mm512_fmadd_ps(poly, r, _mm512_set1_ps(c)));
+    _mm512_scalef_ps(poly, whole)
+}
+
+/// Goes along a row a register at a time: `f` is told where it stands, which lanes lie in the row, and which are kept.
+/// All registers but the last are whole, which `f` is compiled for.
+#[inline(always)]
+fn each(seen: usize, drops: Option<Drops<'_>>, mut f: impl FnMut(usize, __mmask16, __mmask16)) {
+    let whole = seen / LANES * LANES;
+    let Some(drops) = drops else {
+        (0..whole).step_by(LANES).for_each(|at| f(at, u16::MAX, u16::MAX));
+        if whole < seen {
+            f(whole, lanes_below(seen, whole), u16::MAX);
+        }
+        return;
+    };
+    let mut draws = [0; DRAWS];
+    for begin in (0..seen).step_by(DRAWS) {
+        let len = DRAWS.min(seen - begin).next_multiple_of(LANES);
+        drops.stream.fill(drops.first + (begin / 4) as u32, &mut draws[..len]);
+        for at in (0..len).step_by(LANES) {
+            // SAFETY: the draws are whole registers; the callers' machine has the instructions.
+            let kept = unsafe {
+                let draw = _mm512_loadu_si512(draws.as_ptr().add(at).cast());
+                _mm512_cmp_epu32_mask::<_MM_CMPINT_NLT>(draw, _mm512_set1_epi32(drops.threshold as i32))
+            };
+            f(begin + at, lanes_below(seen, begin + at), kept);
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub fn soften(scores: &mut [f32], scale: f32, seen: usize, drops: Option<Drops<'_>>) -> (f32, f32) {
+    let whole = seen.next_multiple_of(LANES);
+    assert!(scores.len() >= whole);
+    let mut max = _mm512_set1_ps(f32::NEG_INFINITY);
+    each(
+        seen,
+        None,
+        #[inline(always)]
+        |at, lanes, _| {
+            // SAFETY: whole registers up to `whole`, which lies in the row.
+            max = unsafe { _mm512_mask_max_ps(max, lanes, max, _mm512_maskz_loadu_ps(lanes, scores.as_ptr().add(at))) };
+        },
+    );
+    let max = _mm512_reduce_max_ps(max);
+    let (scales, maxima) = (_mm512_set1_ps(scale), _mm512_set1_ps(max));
+    let mut sum = _mm512_setzero_ps();
+    each(
+        seen,
+        drops,
+        #[inline(always)]
+        |at, lanes, kept| {
+            // SAFETY: as above.
+            unsafe {
+                let scores = scores.as_mut_ptr().add(at);
+                // The difference first: it is 0 of the largest, however large that is.
+                let x = _mm512_mul_ps(_mm512_sub_ps(_mm512_maskz_loadu_ps(lanes, scores), maxima), scales);
+                let power = _mm512_maskz_mov_ps(lanes, exp2(x));
+                sum = _mm512_add_ps(sum, power);
+                _mm512_storeu_ps(scores, _mm512_maskz_mov_ps(kept, power));
+            }
+        },
+    );
+    scores[whole..].fill(0.0);
+    (max * scale, _mm512_reduce_add_ps(sum))
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub fn soften_backward(
+    [p, dropped, ds]: [&mut [f32]; 3],
+    scale: f32,
+    seen: usize,
+    log2_sum: f32,
+    drops: Option<Drops<'_>>,
+) {
+    let (scale, log2_sum) = (_mm512_set1_ps(scale), _mm512_set1_ps(log2_sum));
+    let whole = seen.next_multiple_of(LANES);
+    assert!(p.len() >= whole && dropped.len() >= whole && ds.len() >= whole);
+    let factor = _mm512_set1_ps(drops.map_or(1.0, |drops| drops.kept));
+    let mut mean = _mm512_setzero_ps();
+    each(
+        seen,
+        drops,
+        #[inline(always)]
+        |at, lanes, kept| {
+            // SAFETY: whole registers up to `whole`, which lies in all three rows.
+            unsafe {
+                let (p, ds) = (p.as_mut_ptr().add(at), ds.as_mut_ptr().add(at));
+                let x = _mm512_fmsub_ps(_mm512_maskz_loadu_ps(lanes, p), scale, log2_sum);
+                let power = _mm512_maskz_mov_ps(lanes, exp2(x));
+                let through = _mm512_mul_ps(_mm512_maskz_loadu_ps(lanes & kept, ds), factor);
+                mean = _mm512_fmadd_ps(power, through, mean);
+                _mm512_storeu_ps(p, power);
+                _mm512_storeu_ps(ds, through);
+                let dropped = dropped.as_mut_ptr().add(at);
+                _mm512_storeu_ps(dropped, _mm512_maskz_mov_ps(kept, _mm512_mul_ps(power, factor)));
+            }
+        },
+    );
+    let mean = _mm512_set1_ps(_mm512_reduce_add_ps(mean));
+    for at in (0..whole).step_by(LANES) {
+        // SAFETY: as above.
+        unsafe {
+            let (p, ds) = (p.as_ptr().add(at), ds.as_mut_ptr().add(at));
+            let (p, through) = (_mm512_maskz_loadu_ps(u16::MAX, p), _mm512_maskz_loadu_ps(u16::MAX, ds));
+            _mm512_storeu_ps(ds, _mm512_mul_ps(p, _mm512_sub_ps(through, mean)));
+        }
+    }
+    dropped[whole..].fill(0.0);
+    ds[whole..].fill(0.0);
+}
