@@ -9,9 +9,9 @@ use std::arch::x86_64::{
     _mm512_mask_storeu_epi32, _mm512_mask_storeu_ps, _mm512_maskz_compress_epi32, _mm512_maskz_loadu_epi32,
     _mm512_maskz_loadu_ps, _mm512_maskz_or_epi32, _mm512_mul_epu32, _mm512_mul_ps, _mm512_mullo_epi32,
     _mm512_permutex2var_epi32, _mm512_permutexvar_epi32, _mm512_rol_epi32, _mm512_set_epi32, _mm512_set1_epi32,
-    _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_shuffle_i32x4, _mm512_srl_epi32, _mm512_srli_epi32,
-    _mm512_srli_epi64, _mm512_storeu_si512, _mm512_ternarylogic_epi32, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64,
-    _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
+    _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_shuffle_i32x4, _mm512_sll_epi32, _mm512_srl_epi32,
+    _mm512_srli_epi32, _mm512_srli_epi64, _mm512_storeu_si512, _mm512_ternarylogic_epi32, _mm512_unpackhi_epi32,
+    _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
 };
 
 use super::breeding::{Breeding, words_of_draws};
@@ -238,15 +238,16 @@ fn stops(wheel: &[u32], marks: [__m512i; 4]) -> [__m512i; 4] {
 
 /// As `add_up_anywhere`: within a register lanes are added to those 1, 2, 4 and 8 places up.
 #[target_feature(enable = "avx512bw,popcnt")]
-pub fn add_up(numbers: &mut [u32], shift: u32) {
-    let (zero, shift) = (_mm512_setzero_si512(), _mm_cvtsi32_si128(shift as i32));
+pub fn add_up(numbers: &mut [u32], by: [u32; 2]) {
+    let (zero, [up, down]) = (_mm512_setzero_si512(), by.map(|bits| _mm_cvtsi32_si128(bits as i32)));
     let mut before = zero;
     for at in (0..numbers.len()).step_by(LANES) {
         let lanes = lanes_below(numbers.len(), at);
         // SAFETY: the mask lets through what lies in the slice.
         unsafe {
             let numbers = numbers.as_mut_ptr().add(at).cast();
-            let mut sums = _mm512_srl_epi32(_mm512_maskz_loadu_epi32(lanes, numbers), shift);
+            let mut sums = _mm512_sll_epi32(_mm512_maskz_loadu_epi32(lanes, numbers), up);
+            sums = _mm512_srl_epi32(sums, down);
             sums = _mm512_add_epi32(sums, _mm512_alignr_epi32::<15>(sums, zero));
             sums = _mm512_add_epi32(sums, _mm512_alignr_epi32::<14>(sums, zero));
             sums = _mm512_add_epi32(sums, _mm512_alignr_epi32::<12>(sums, zero));
