@@ -94,7 +94,8 @@ fn sampled(
     let room = (!in_shared).then(|| Tensor::empty(device, &[count * heads * (population + carried)]));
     let (before, carried) = if in_shared { (fitness + population, carried) } else { (fitness, 0) };
     let counts = (2 * longest * d).div_ceil(4);
-    let counted = 4 * (before + counts) <= MOST_SHARED;
+    // Counts have 16 bits.
+    let counted = size < 1 << 16 && 4 * (before + counts) <= MOST_SHARED;
     let words = before + carried.max(if counted { counts } else { 0 });
     let room = room.as_ref().map_or(0, |room| room.slice().address());
     #[rustfmt::skip]
