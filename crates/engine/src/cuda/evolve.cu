@@ -4,11 +4,33 @@
 
 constexpr int THREADS = 128;
 
-// A population [size, d]: for each gene of each organism the token that it descends from and what it carries of it.
+// A population [size, d]: for each gene of each organism the token that it descends from and what it carries of its
+// expression, in 15 bits. All that is summed of it is whole numbers, as on the CPU (cpu/evolve/selection.rs).
 struct Organisms {
-    float* carried;
+    u32* carried;
     u16* ancestor;
 };
+
+constexpr u32 MOST_CARRIED = 0x7FFF;
+// What stands for u = 1; of the greatest, 2, it has 15 bits.
+constexpr double ONE = 16383.5;
+// Organisms whose genes are added up in 32 bits.
+constexpr int SUMMED = 1 << 16;
+
+// To a whole number of 15 bits, as x is one but for rounding. Of what is no number it makes any.
+__device__ __forceinline__ u32 rounded(float x) {
+    return __float_as_uint(x + WHOLE) & MOST_CARRIED;
+}
+
+// How many bits a number has.
+__device__ __forceinline__ int bits_of(u32 x) {
+    return 32 - __clz(int(x));
+}
+
+__device__ __forceinline__ u32 warp_total(u32 x) {
+    for (int step = 1; step < WARP; step *= 2) x += __shfl_xor_sync(ALL_LANES, x, step);
+    return x;
+}
 
 // What the founders, the wheel and the children of one sequence and head share.
 template <typename T>
@@ -17,8 +39,8 @@ struct Evolution {
     int stride, tokens, d, size;
     Rates rates;
 
-    __device__ __forceinline__ float expression(int token, int g) const {
-        return sigmoid(to_float(values[size_t(token) * stride + g]));
+    __device__ __forceinline__ u32 expression(int token, int g) const {
+        return rounded(sigmoid(to_float(values[size_t(token) * stride + g])) * float(MOST_CARRIED));
     }
 
     __device__ void found(float offset, Organisms founders) const {
@@ -29,43 +51,56 @@ struct Evolution {
         }
     }
 
-    // The roulette wheel: cumulative[n] = sum over m <= n of phi[m]^pressure. `means`, `fitness` of d, `phi` of size.
-    __device__ void select(const float* carried, float* means, float* fitness, float* phi, float* cumulative) const {
-        for (int g = threadIdx.x; g < d; g += THREADS) {
-            float sum = 0;
-            for (int n = 0; n < size; n++) sum += carried[n * d + g];
-            means[g] = 1.0f / (sum / size + 0.5f);
+    // u = 1 / (M + 1/2) of the gene means M, in 15 bits.
+    __device__ u32 weight(const u32* carried, int g) const {
+        const double all = double(size) * MOST_CARRIED;
+        float total = float(all / 2);
+        for (int first = 0; first < size; first += SUMMED) {
+            u32 sum = 0;
+            for (int n = first; n < min(first + SUMMED, size); n++) sum += carried[size_t(n) * d + g];
+            total += float(sum);
         }
+        return rounded(float(all * ONE) / total);
+    }
+
+    // The roulette wheel: cumulative[n] = sum over m <= n of phi[m]^pressure, at most 2^31. `weights` of d, `phi` of size.
+    __device__ void select(const u32* carried, u32* weights, u32* phi, u32* cumulative) const {
+        for (int g = threadIdx.x; g < d; g += THREADS) weights[g] = weight(carried, g);
         __syncthreads();
-        float sum = 0;
-        for (int g = lane_of(); g < d; g += WARP) sum += means[g];
-        sum = warp_sum(sum);
-        for (int g = threadIdx.x; g < d; g += THREADS) fitness[g] = means[g] / sum;
-        __syncthreads();
+        // Products have 30 bits.
+        const int shift = max(bits_of(d - 1) - 1, 0), down = bits_of(size - 1);
         for (int n = warp_of(); n < size; n += THREADS / WARP) {
-            float along = 0;
-            for (int g = lane_of(); g < d; g += WARP) along += carried[n * d + g] * fitness[g];
-            along = warp_sum(along);
+            u32 along = 0;
+            for (int g = lane_of(); g < d; g += WARP) along += (carried[size_t(n) * d + g] * weights[g]) >> shift;
+            along = warp_total(along);
             if (lane_of() == 0) phi[n] = along;
         }
         __syncthreads();
-        float largest = phi[0];
-        for (int n = lane_of(); n < size; n += WARP) largest = fmaxf(largest, phi[n]);
-        largest = warp_max(largest);
+        u32 largest = 0;
+        for (int n = 0; n < size; n++) largest = max(largest, phi[n]);
         __syncthreads();
-        for (int n = threadIdx.x; n < size; n += THREADS) phi[n] = pressed(rates.pressure, phi[n], largest);
-        __syncthreads();
-        for (int n = threadIdx.x; n < size; n += THREADS) {
-            double total = 0;
-            for (int m = 0; m <= n; m++) total += phi[m];
-            cumulative[n] = float(total);
+        int up = max(31 - bits_of(largest), 0);
+        if (rates.pressure != 1.0f) {
+            up = 0;
+            for (int n = threadIdx.x; n < size; n += THREADS)
+                phi[n] = u32(pressed(rates.pressure, float(phi[n]), float(largest)) * 2147483648.0f);
+            __syncthreads();
         }
+        for (int n = threadIdx.x; n < size; n += THREADS) {
+            u32 total = 0;
+            for (int m = 0; m <= n; m++) total += phi[m] << up >> down;
+            cumulative[n] = total;
+        }
+        __syncthreads();
+        const bool alike = cumulative[size - 1] == 0;
+        __syncthreads();
+        for (int n = threadIdx.x; alike && n < size; n += THREADS) cumulative[n] = n + 1;
         __syncthreads();
     }
 
     // Where the wheel stops: how many sums are not above the mark.
-    __device__ int pick(const float* cumulative, u32 draw) const {
-        const float mark = unit(draw) * cumulative[size - 1];
+    __device__ int pick(const u32* cumulative, u32 draw) const {
+        const u32 mark = __umulhi(draw, cumulative[size - 1]);
         int low = 0, high = size;
         while (low < high) {
             const int middle = (low + high) / 2;
@@ -77,7 +112,7 @@ struct Evolution {
         return min(low, size - 1);
     }
 
-    __device__ void choose_parents(const float* cumulative, Stream draws, int2* parents) const {
+    __device__ void choose_parents(const u32* cumulative, Stream draws, int2* parents) const {
         for (int n = threadIdx.x; n < size; n += THREADS) {
             const uint4 draw = block_of(draws, n);
             const int a = pick(cumulative, draw.x), b = pick(cumulative, draw.y);
@@ -103,7 +138,7 @@ struct Evolution {
                     const u32 draw = Mutation::draw(words[j], n);
                     const int parent = (draw < mutation.middle ? pair.x : pair.y) * d + g;
                     int token = from.ancestor[parent];
-                    float carried = from.carried[parent];
+                    u32 carried = from.carried[parent];
                     if (draw < mutation.threshold) {
                         token = mutation.token(draw);
                         carried = expression(token, g);
@@ -128,18 +163,19 @@ __device__ void sampled(
     const u32 begin = begins[blockIdx.x], id = ids[blockIdx.x];
     const int tokens = begins[blockIdx.x + 1] - begin;
     const int genes = size * d;
-    float *means = shared, *fitness = shared + d, *after = shared + 2 * d;
+    float* after = shared + d;
+    u32* weights = reinterpret_cast<u32*>(shared);
     float* storage = room ? room + (size_t(blockIdx.x) * gridDim.y + blockIdx.y) * (4 * size + 3 * genes) : after;
-    float *phi = storage, *cumulative = storage + size;
+    u32 *phi = reinterpret_cast<u32*>(storage), *cumulative = phi + size;
     int2* parents = reinterpret_cast<int2*>(storage + 2 * size);
     u16* ancestors = reinterpret_cast<u16*>(storage + 4 * size);
-    float* carried = storage + 4 * size + genes;
+    u32* carried = reinterpret_cast<u32*>(storage + 4 * size + genes);
     Organisms now = {carried, ancestors}, next = {carried + genes, ancestors + genes};
     const Evolution<T> evolution = {values + size_t(begin) * stride + head * d, stride, tokens, d, size, rates};
     evolution.found(unit(block_of(stream_for(site, FOUNDERS, id, head, 0), 0).x), now);
     __syncthreads();
     for (int generation = 0; generation < generations; generation++) {
-        evolution.select(now.carried, means, fitness, phi, cumulative);
+        evolution.select(now.carried, weights, phi, cumulative);
         evolution.choose_parents(cumulative, stream_for(site, PARENTS, id, head, generation), parents);
         evolution.reproduce(now, parents, stream_for(site, GENES, id, head, generation), next);
         const Organisms before = now;
@@ -150,7 +186,7 @@ __device__ void sampled(
     const float share = 1.0f / size;
     if (counted) {
         // In the place of what the organisms carry, which nobody needs any more.
-        u16* counts = reinterpret_cast<u16*>(room ? after : carried);
+        u16* counts = room ? reinterpret_cast<u16*>(after) : reinterpret_cast<u16*>(carried);
         for (int i = threadIdx.x; i < tokens * d; i += THREADS) counts[i] = 0;
         __syncthreads();
         for (int g = threadIdx.x; g < d; g += THREADS)

@@ -87,12 +87,12 @@ fn sampled(
         return gives_fitness;
     }
     let genes = size * d;
-    // As the kernel lays it out, in words: means and fitness, the wheel with its parents and the ancestors, and what they
+    // As the kernel lays it out, in words: weights of genes, the wheel with its parents and the ancestors, and what they
     // carry, in whose place the tokens are counted in the end.
-    let (fitness, population, carried) = (2 * d, 4 * size + genes, 2 * genes);
-    let in_shared = 4 * (fitness + population + carried) <= MOST_SHARED;
+    let (weights, population, carried) = (d, 4 * size + genes, 2 * genes);
+    let in_shared = 4 * (weights + population + carried) <= MOST_SHARED;
     let room = (!in_shared).then(|| Tensor::empty(device, &[count * heads * (population + carried)]));
-    let (before, carried) = if in_shared { (fitness + population, carried) } else { (fitness, 0) };
+    let (before, carried) = if in_shared { (weights + population, carried) } else { (weights, 0) };
     let counts = (2 * longest * d).div_ceil(4);
     // Counts have 16 bits.
     let counted = size < 1 << 16 && 4 * (before + counts) <= MOST_SHARED;
