@@ -10,13 +10,9 @@ use crate::cuda::slice::Kind;
 use crate::cuda::{Cuda, CudaResult};
 use crate::error::Result;
 use crate::kernels::Kernels;
+use crate::passes::Passes;
 use crate::precision::Precision;
 use crate::profile::{Profile, Profiled};
-
-/// Rows that a pass without gradients takes at once at most.
-const MOST_AT_ONCE: usize = 8192;
-/// As many for each thread of a CPU.
-const ROWS_OF_A_THREAD: usize = 1024;
 
 /// A handle on a device: its kernels and its memory. Cheap to clone.
 #[derive(Clone)]
@@ -130,12 +126,11 @@ impl Device {
         }
     }
 
-    /// How many rows a pass without gradients does best to take at once, where it has the choice: enough for all of the device,
-    /// and on a CPU not more than what stays near each thread.
-    pub fn rows_at_once(&self) -> usize {
+    /// How passes without gradients over so many rows are divided best.
+    pub fn passes(&self, rows: usize) -> Passes {
         match &self.memory {
-            Memory::Host(_) => MOST_AT_ONCE.min(rayon::current_num_threads() * ROWS_OF_A_THREAD),
-            Memory::Cuda(_) => MOST_AT_ONCE,
+            Memory::Host(_) => Passes::of_cpu(rows, rayon::current_num_threads()),
+            Memory::Cuda(_) => Passes::of_gpu(),
         }
     }
 

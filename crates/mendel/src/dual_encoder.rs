@@ -52,22 +52,34 @@ impl DualEncoder {
         // Texts of like length go together, the longest first: the arena then fits every later batch.
         let mut order: Vec<usize> = (0..texts.len()).collect();
         order.sort_by_key(|&text| std::cmp::Reverse(texts[text].len()));
-        for group in groups(&order, texts, self.bert.device().rows_at_once()) {
-            let members = &order[group.clone()];
-            let tokens: Vec<&[u32]> = members.iter().map(|&text| texts[text].as_slice()).collect();
-            let batch = Batch::pack(self.bert.device(), &tokens, &vec![0; tokens.len()])?;
-            let pooled = self.pooled(&Tape::inference(), &batch, Mode::Evaluation)?;
-            let unit = pooled.l2_normalize()?;
-            let (pooled, unit) = (pooled.value().to_vec(), unit.value().to_vec());
+        let passes = self.bert.device().passes(texts.iter().map(Vec::len).sum());
+        let groups: Vec<&[usize]> = groups(&order, texts, passes.rows).into_iter().map(|group| &order[group]).collect();
+        let pass = |number: usize| {
+            let tokens: Vec<&[u32]> = groups[number].iter().map(|&text| texts[text].as_slice()).collect();
+            self.vectors(&tokens)
+        };
+        let mut done = 0;
+        passes.run(groups.len(), pass, |number, vectors: mendel_engine::Result<[Vec<f32>; 2]>| {
+            let [pooled, unit] = vectors?;
             let rows = pooled.chunks_exact(width).zip(unit.chunks_exact(width));
-            for (&text, (pooled, unit)) in members.iter().zip(rows) {
+            for (&text, (pooled, unit)) in groups[number].iter().zip(rows) {
                 embeddings.norms[text] = pooled.iter().map(|x| x * x).sum::<f32>().sqrt();
                 embeddings.vectors[text * width..(text + 1) * width].copy_from_slice(unit);
             }
-            advance(group.end);
-        }
+            done += groups[number].len();
+            advance(done);
+            Ok::<(), mendel_engine::Error>(())
+        })?;
         self.bert.device().check()?;
         Ok(embeddings)
+    }
+
+    /// The pooled vectors of one batch, and the same brought to unit length.
+    fn vectors(&self, texts: &[&[u32]]) -> mendel_engine::Result<[Vec<f32>; 2]> {
+        let batch = Batch::pack(self.bert.device(), texts, &vec![0; texts.len()])?;
+        let pooled = self.pooled(&Tape::inference(), &batch, Mode::Evaluation)?;
+        let unit = pooled.l2_normalize()?;
+        Ok([pooled, unit].map(|vectors| vectors.value().to_vec()))
     }
 }
 
