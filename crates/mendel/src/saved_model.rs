@@ -113,8 +113,12 @@ impl SavedModel {
     /// Reads a model folder, or the Hub's of that name; how texts are encoded is as the settings say.
     pub fn load(settings: &Settings, observer: &mut dyn Observer) -> Result<Self, TrainError> {
         let folder = model_folder(&settings.model, observer)?;
-        let bert = BertModel::builder().folder(&folder).device(&settings.device()?).build()?;
-        let tokenizer = Tokenizer::from_folder(&folder)?;
+        let device = settings.device()?;
+        let (bert, tokenizer) = rayon::join(
+            || BertModel::builder().folder(&folder).device(&device).build(),
+            || Tokenizer::from_folder(&folder),
+        );
+        let (bert, tokenizer) = (bert?, tokenizer?);
         let texts = TextEncoder::new(tokenizer, settings, bert.config().max_position_embeddings);
         Ok(SavedModel { encoder: DualEncoder { bert, pooling: settings.pooling }, texts })
     }
