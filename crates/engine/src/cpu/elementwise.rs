@@ -42,7 +42,7 @@ pub fn unary(function: Unary, x: &Tensor, out: &mut Tensor) {
     let (x, out) = (x.data(), out.data_mut());
     match function {
         Unary::Sigmoid => zip_map(x, x, out, |x, _| math::sigmoid(x)),
-        Unary::Gelu => zip_map(x, x, out, |x, _| math::gelu(x)),
+        Unary::Gelu => zip_map(x, x, out, |x, _| x * math::NORMAL.at(x)),
     }
 }
 
@@ -53,7 +53,7 @@ pub fn unary_backward(function: Unary, x: &Tensor, dy: &Tensor, dx: &mut Tensor)
             let y = math::sigmoid(x);
             dy * y * (1.0 - y)
         }),
-        Unary::Gelu => zip_map(x, dy, dx, |x, dy| dy * math::gelu_slope(x)),
+        Unary::Gelu => zip_map(x, dy, dx, |x, dy| dy * math::SLOPE.at(x)),
     }
 }
 

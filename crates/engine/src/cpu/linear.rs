@@ -12,8 +12,8 @@ use crate::arena::Arena;
 use crate::kernels::{Activation, Affine, LinearGradients};
 use crate::tensor::Tensor;
 
-fn activated(x: &Tensor, activation: Activation) -> Activated<'_> {
-    Activated { x: View::of(x), gelu: activation == Activation::Gelu }
+fn activated<U: Unit>(x: &Tensor, activation: Activation) -> Activated<'_> {
+    Activated { x: View::of(x), gelu: (activation == Activation::Gelu).then_some(U::PRECISION) }
 }
 
 /// A weight as the right operand of products, kept where it is constant.
@@ -27,7 +27,7 @@ pub fn forward(unit: UnitName, x: &Tensor, activation: Activation, parts: &[Affi
         let rights: Vec<Arc<Packed<U>>> = parts.iter().map(|part| packed(arena, part)).collect();
         let rights: Vec<Panels<'_, U>> = rights.iter().map(|right| right.panels()).collect();
         let outs: Vec<SharedMatrix<'_>> = outs.iter_mut().map(SharedMatrix::of).collect();
-        multiply_rows(&activated(x, activation), &rights, #[inline(always)] |index: usize, part: Finished<'_>| {
+        multiply_rows(&activated::<U>(x, activation), &rights, #[inline(always)] |index: usize, part: Finished<'_>| {
             store(part, parts[index].bias, &outs[index]);
         });
     });
@@ -90,7 +90,7 @@ pub fn backward(
                 let mut slopes = [1.0; GROUP_COLUMNS];
                 if gelu {
                     prefetch(x.as_ptr().wrapping_add(ROWS_AHEAD * columns), x.len());
-                    rows::gelu_slopes(x, &mut slopes);
+                    rows::gelu_slopes(x, U::PRECISION, &mut slopes);
                 }
                 let terms = part.row(place).iter().zip(&slopes);
                 if add {
@@ -107,7 +107,7 @@ pub fn backward(
         // Its memory serves the other operand.
         drop(right);
         if dweights.iter().any(Option::is_some) {
-            let right = Packed::<U>::right(arena, &[activated(x, activation)], Depth::Rows);
+            let right = Packed::<U>::right(arena, &[activated::<U>(x, activation)], Depth::Rows);
             for (dweight, left) in dweights.into_iter().zip(&transposed) {
                 let Some(dweight) = dweight else { continue };
                 let columns = dweight.columns();

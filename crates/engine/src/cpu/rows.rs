@@ -4,7 +4,8 @@
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 
-use super::math;
+use super::math::{self, HalfPlusOdd};
+use crate::precision::Precision;
 use crate::random::Stream;
 
 /// What is dropped of a row: element `i` where the draw `i` of the blocks from `first` on is below the threshold.
@@ -17,36 +18,58 @@ pub struct Drops<'a> {
     pub kept: f32,
 }
 
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn has_avx512() -> bool {
+    is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512dq")
+}
+
 /// Draws taken at once: enough for vector registers, few enough for the stack.
 const DRAWS: usize = 256;
 
-/// GELU of each element.
+/// GELU of each element, `x·Φ(x)`, as exactly as the precision that it is rounded to can tell.
 #[inline(always)]
-pub fn gelu(row: &mut [f32]) {
-    #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx512f") {
-        // SAFETY: the machine has the instructions.
-        return unsafe { avx512::gelu(row) };
+pub fn gelu(row: &mut [f32], precision: Precision) {
+    match precision {
+        Precision::F32 => gelu_by(row, &math::NORMAL),
+        Precision::Bf16 => gelu_by(row, &math::NORMAL_OF_BF16),
     }
-    row.iter_mut().for_each(|x| *x = math::gelu(*x));
 }
 
-/// GELU's derivative at each element.
 #[inline(always)]
-pub fn gelu_slopes(row: &[f32], slopes: &mut [f32]) {
+fn gelu_by<const N: usize>(row: &mut [f32], normal: &HalfPlusOdd<N>) {
     #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx512f") {
+    if has_avx512() {
         // SAFETY: the machine has the instructions.
-        return unsafe { avx512::gelu_slopes(row, slopes) };
+        return unsafe { avx512::gelu(row, normal) };
     }
-    slopes.iter_mut().zip(row).for_each(|(slope, &x)| *slope = math::gelu_slope(x));
+    row.iter_mut().for_each(|x| *x *= normal.at(*x));
+}
+
+/// GELU's derivative at each element, as [`gelu`].
+#[inline(always)]
+pub fn gelu_slopes(row: &[f32], precision: Precision, slopes: &mut [f32]) {
+    match precision {
+        Precision::F32 => gelu_slopes_by(row, &math::SLOPE, slopes),
+        Precision::Bf16 => gelu_slopes_by(row, &math::SLOPE_OF_BF16, slopes),
+    }
+}
+
+#[inline(always)]
+fn gelu_slopes_by<const N: usize>(row: &[f32], slope: &HalfPlusOdd<N>, slopes: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if has_avx512() {
+        // SAFETY: the machine has the instructions.
+        return unsafe { avx512::gelu_slopes(row, slope, slopes) };
+    }
+    slopes.iter_mut().zip(row).for_each(|(out, &x)| *out = slope.at(x));
 }
 
 /// `σ(x) = 1 / (1 + e⁻ˣ)` of each element. Not a number stays one.
 #[inline(always)]
 pub fn sigmoid(row: &[f32], out: &mut [f32]) {
     #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx512f") {
+    if has_avx512() {
         // SAFETY: the machine has the instructions.
         return unsafe { avx512::sigmoid(row, out) };
     }
@@ -57,7 +80,7 @@ pub fn sigmoid(row: &[f32], out: &mut [f32]) {
 #[inline(always)]
 pub fn add_sigmoid_slopes(row: &[f32], factors: &[f32], shares: Option<&[f32]>, out: &mut [f32]) {
     #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx512f") {
+    if has_avx512() {
         // SAFETY: the machine has the instructions.
         return unsafe { avx512::add_sigmoid_slopes(row, factors, shares, out) };
     }
@@ -83,7 +106,7 @@ fn add_sigmoid_slopes_anywhere(row: &[f32], factors: &[f32], shares: Option<&[f3
 #[inline(always)]
 pub fn soften(scores: &mut [f32], scale: f32, seen: usize, drops: Option<Drops<'_>>) -> (f32, f32) {
     #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx512f") {
+    if has_avx512() {
         // SAFETY: the machine has the instructions.
         return unsafe { avx512::soften(scores, scale, seen, drops) };
     }
@@ -112,7 +135,7 @@ pub fn soften_backward(
     drops: Option<Drops<'_>>,
 ) {
     #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx512f") {
+    if has_avx512() {
         // SAFETY: the machine has the instructions.
         return unsafe { avx512::soften_backward([p, dropped, ds], scale, seen, log2_sum, drops) };
     }
@@ -216,11 +239,17 @@ mod tests {
             assert_alike(&dropped, &other_dropped);
             assert_alike(&ds, &other_ds);
 
-            let (mut a, b) = (x.clone(), x.iter().map(|&x| math::gelu(x)).collect::<Vec<_>>());
-            gelu(&mut a);
-            assert_alike(&a, &b);
-            gelu_slopes(&x, &mut a);
-            assert_alike(&a, &x.iter().map(|&x| math::gelu_slope(x)).collect::<Vec<_>>());
+            let each = |f: &dyn Fn(f32) -> f32| x.iter().map(|&x| f(x)).collect::<Vec<_>>();
+            for (precision, normal, slope) in [
+                (Precision::F32, each(&|x| math::NORMAL.at(x)), each(&|x| math::SLOPE.at(x))),
+                (Precision::Bf16, each(&|x| math::NORMAL_OF_BF16.at(x)), each(&|x| math::SLOPE_OF_BF16.at(x))),
+            ] {
+                let mut a = x.clone();
+                gelu(&mut a, precision);
+                assert_alike(&a, &x.iter().zip(normal).map(|(x, normal)| x * normal).collect::<Vec<_>>());
+                gelu_slopes(&x, precision, &mut a);
+                assert_alike(&a, &slope);
+            }
         }
 
         #[test]

@@ -9,6 +9,7 @@ pub mod x86;
 
 use super::unit::{Depth, Operands, TILE, Tile, Unit};
 use crate::cpu::math::vectorised;
+use crate::precision::Precision;
 
 /// Numbers in one tile.
 const TILE_LEN: usize = 512;
@@ -109,6 +110,7 @@ macro_rules! half_width {
     ($unit:ident, $block:path, $vectorised:path, $convert:path, $place_left:path, $place_right:path $(, $begin:path, $end:path)?) => {
         impl Unit for $unit {
             type Element = u16;
+            const PRECISION: Precision = Precision::Bf16;
             const ROWS: usize = TILE;
             const STEP: usize = TILE;
 

@@ -13,6 +13,7 @@ use super::unit::{Depth, Unit};
 use super::{Finished, GROUP_COLUMNS, GROUP_ROWS, WORTH_THREADS, group};
 use crate::arena::Arena;
 use crate::cpu::{math, rows};
+use crate::precision::Precision;
 
 /// What the gradients of linear maps leave besides the product that they take part in.
 pub struct Turned<U: Unit> {
@@ -72,7 +73,14 @@ pub fn multiply_twice<U: Unit>(
                         (cells.from(part.columns.start / U::STEP), part.columns.len().div_ceil(U::STEP));
                     // SAFETY: there is room for all columns. A part begins at a multiple of `GROUP_COLUMNS`, so its steps are
                     // its own.
-                    unsafe { cells.fill::<Left>(&Between { part, bias }, Depth::Columns, 0..panels, 0..steps) };
+                    unsafe {
+                        cells.fill::<Left>(
+                            &Between { part, bias, precision: U::PRECISION },
+                            Depth::Columns,
+                            0..panels,
+                            0..steps,
+                        )
+                    };
                 },
             );
             let left = Panels { data: between, steps, extent: rows.len(), depth: Depth::Columns };
@@ -91,6 +99,7 @@ pub fn multiply_twice<U: Unit>(
 struct Between<'a> {
     part: Finished<'a>,
     bias: Option<&'a [f32]>,
+    precision: Precision,
 }
 
 impl Source for Between<'_> {
@@ -105,7 +114,7 @@ impl Source for Between<'_> {
             None => out.copy_from_slice(sums),
             Some(bias) => math::add(sums, &bias[self.part.columns.start + column..][..out.len()], out),
         }
-        rows::gelu(out);
+        rows::gelu(out, self.precision);
     }
 
     #[inline(always)]

@@ -11,6 +11,7 @@ use crate::cpu::math::vectorised;
 use crate::cpu::parallel::prefetch;
 use crate::cpu::rows;
 use crate::cpu::scratch::with_scratch;
+use crate::precision::Precision;
 use crate::tensor::Tensor;
 
 /// A matrix to be packed.
@@ -97,8 +98,8 @@ const AHEAD: usize = 4 * TILE;
 pub struct Activated<'a> {
     /// Before.
     pub x: View<'a>,
-    /// Whether GELU is taken.
-    pub gelu: bool,
+    /// Whether GELU is taken, and how exactly.
+    pub gelu: Option<Precision>,
 }
 
 impl Activated<'_> {
@@ -116,8 +117,8 @@ impl Source for Activated<'_> {
     #[inline(always)]
     fn read(&self, row: usize, column: usize, out: &mut [f32]) {
         self.x.read(row, column, out);
-        if self.gelu {
-            rows::gelu(out);
+        if let Some(precision) = self.gelu {
+            rows::gelu(out, precision);
         }
     }
 

@@ -1,6 +1,7 @@
 //! Single precision: panels of 12 rows and 32 columns, a step of depth after the other.
 
 use super::unit::{Depth, Operands, TILE, Tile, Unit};
+use crate::precision::Precision;
 
 const ROWS: usize = 12;
 const STEP: usize = 16;
@@ -53,6 +54,7 @@ macro_rules! single_precision {
     ($unit:ident, $block:ident) => {
         impl Unit for $unit {
             type Element = f32;
+            const PRECISION: Precision = Precision::F32;
             const ROWS: usize = ROWS;
             const STEP: usize = STEP;
 

@@ -1,6 +1,7 @@
 //! What multiplies: the contract of a microkernel.
 
 use crate::cpu::math;
+use crate::precision::Precision;
 use crate::tensor::Element;
 
 /// The largest tile that is packed at once.
@@ -35,6 +36,8 @@ impl OnLines {
 pub trait Unit: Copy + Send + Sync + 'static {
     /// What operands are made of.
     type Element: Element;
+    /// What operands are rounded to.
+    const PRECISION: Precision;
     /// Rows of a left panel, at most [`TILE`] and a divisor of 192.
     const ROWS: usize;
     /// Columns of a right panel.

@@ -1,27 +1,26 @@
 //! What `rows` offers, by AVX-512.
 
 use std::arch::x86_64::{
-    __m512, __mmask16, _MM_CMPINT_NLT, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm512_add_ps,
-    _mm512_cmp_epu32_mask, _mm512_fmadd_ps, _mm512_fmsub_ps, _mm512_fnmadd_ps, _mm512_loadu_si512, _mm512_mask_max_ps,
-    _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_maskz_mov_ps, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps,
-    _mm512_rcp14_ps, _mm512_reduce_add_ps, _mm512_reduce_max_ps, _mm512_roundscale_ps, _mm512_scalef_ps,
+    __m512, __mmask16, _MM_CMPINT_NLT, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEG_INF, _mm512_add_ps, _mm512_cmp_epu32_mask,
+    _mm512_fmadd_ps, _mm512_fmsub_ps, _mm512_fnmadd_ps, _mm512_loadu_si512, _mm512_mask_max_ps, _mm512_mask_storeu_ps,
+    _mm512_maskz_loadu_ps, _mm512_maskz_mov_ps, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_rcp14_ps,
+    _mm512_reduce_add_ps, _mm512_reduce_max_ps, _mm512_reduce_ps, _mm512_roundscale_ps, _mm512_scalef_ps,
     _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps, _mm512_sub_ps,
 };
 
 use super::{DRAWS, Drops};
-use crate::cpu::math::{LANES, NORMAL, NORMAL_END, SLOPE, lanes_below};
+use crate::cpu::math::{HalfPlusOdd, LANES, lanes_below};
 
-/// ½ plus x times a polynomial in x², as `math::half_plus_odd`, of two registers: one alone would wait for each of its
-/// own steps.
+/// Of two registers: one alone would wait for each of its own steps.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn half_plus_odd(x: [__m512; 2], coefficients: &[f32]) -> [__m512; 2] {
-    let end = _mm512_set1_ps(NORMAL_END);
+fn half_plus_odd<const N: usize>(x: [__m512; 2], function: &HalfPlusOdd<N>) -> [__m512; 2] {
+    let end = _mm512_set1_ps(function.end);
     let x = x.map(|x| _mm512_max_ps(_mm512_min_ps(x, end), _mm512_sub_ps(_mm512_setzero_ps(), end)));
-    let factor = _mm512_set1_ps(2.0 / (NORMAL_END * NORMAL_END));
-    let u = x.map(|x| _mm512_fmsub_ps(_mm512_mul_ps(x, x), factor, _mm512_set1_ps(1.0)));
-    let mut poly = [_mm512_setzero_ps(); 2];
-    for &coefficient in coefficients {
+    let scale = _mm512_set1_ps(function.scale());
+    let u = x.map(|x| _mm512_fmsub_ps(_mm512_mul_ps(x, x), scale, _mm512_set1_ps(1.0)));
+    let mut poly = [_mm512_set1_ps(function.coefficients[0]); 2];
+    for &coefficient in &function.coefficients[1..] {
         for (poly, u) in poly.iter_mut().zip(u) {
             *poly = _mm512_fmadd_ps(*poly, u, _mm512_set1_ps(coefficient));
         }
@@ -50,19 +49,19 @@ fn store_two([first, second]: [__m512; 2], row: &mut [f32], at: usize) {
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub fn gelu(row: &mut [f32]) {
+pub fn gelu<const N: usize>(row: &mut [f32], normal: &HalfPlusOdd<N>) {
     for at in (0..row.len()).step_by(2 * LANES) {
         let x = load_two(row, at);
-        let half = half_plus_odd(x, &NORMAL);
+        let half = half_plus_odd(x, normal);
         store_two([0, 1].map(|i| _mm512_mul_ps(x[i], half[i])), row, at);
     }
 }
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub fn gelu_slopes(row: &[f32], slopes: &mut [f32]) {
+pub fn gelu_slopes<const N: usize>(row: &[f32], slope: &HalfPlusOdd<N>, slopes: &mut [f32]) {
     for at in (0..row.len()).step_by(2 * LANES) {
-        store_two(half_plus_odd(load_two(row, at), &SLOPE), slopes, at);
+        store_two(half_plus_odd(load_two(row, at), slope), slopes, at);
     }
 }
 
@@ -82,7 +81,7 @@ fn sigmoid_of(x: __m512) -> __m512 {
     // In this order what is not a number stays.
     let x = _mm512_max_ps(_mm512_set1_ps(-87.0), _mm512_min_ps(end, x));
     let exponent = _mm512_set1_ps(-std::f32::consts::LOG2_E);
-    let whole = _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(_mm512_mul_ps(x, exponent));
+    let whole = _mm512_roundscale_ps::<DOWN>(_mm512_mul_ps(x, exponent));
     let sum = _mm512_add_ps(one, power(whole, _mm512_fmsub_ps(x, exponent, whole)));
     // A reciprocal to 14 bits, and a step of Newton's that makes them 28.
     let inverse = _mm512_rcp14_ps(sum);
@@ -106,23 +105,24 @@ pub fn add_sigmoid_slopes(row: &[f32], factors: &[f32], shares: Option<&[f32]>, 
     }
 }
 
-/// 2ˣ to 1.3e-7, of x from −126 on; below that as at −126.
+const DOWN: i32 = _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC;
+
+/// 2ˣ to 1.6e-7, of x from −126 on; below that as at −126.
 #[inline]
-#[target_feature(enable = "avx512f")]
+#[target_feature(enable = "avx512f,avx512dq")]
 fn exp2(x: __m512) -> __m512 {
     // In this order what is not a number stays.
     let x = _mm512_max_ps(_mm512_set1_ps(-126.0), x);
-    let whole = _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x);
-    power(whole, _mm512_sub_ps(x, whole))
+    power(x, _mm512_reduce_ps::<DOWN>(x))
 }
 
-/// 2 to a whole number and a rest from −½ to ½.
+/// 2 to the whole number below `whole`, and to a rest from 0 to 1: the smallest largest error among those that are 1 at 0.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn power(whole: __m512, r: __m512) -> __m512 {
-    const COEFFICIENTS: [f32; 6] = [1.340_042_8e-3, 9.618_057e-3, 5.550_327e-2, 2.402_265e-1, 6.931_472e-1, 1.0];
-    let first = _mm512_set1_ps(1.546_144_5e-4);
-    let poly = COEFFICIENTS.iter().fold(first, |poly, &c| _mm512_fmadd_ps(poly, r, _mm512_set1_ps(c)));
+fn power(whole: __m512, rest: __m512) -> __m512 {
+    const COEFFICIENTS: [f32; 5] = [9.030_093e-3, 5.578_899_4e-2, 2.401_678_6e-1, 6.931_51e-1, 1.0];
+    let first = _mm512_set1_ps(1.861_899_3e-3);
+    let poly = COEFFICIENTS.iter().fold(first, |poly, &c| _mm512_fmadd_ps(poly, rest, _mm512_set1_ps(c)));
     _mm512_scalef_ps(poly, whole)
 }
 
@@ -154,7 +154,7 @@ fn each(seen: usize, drops: Option<Drops<'_>>, mut f: impl FnMut(usize, __mmask1
 }
 
 #[inline]
-#[target_feature(enable = "avx512f")]
+#[target_feature(enable = "avx512f,avx512dq")]
 pub fn soften(scores: &mut [f32], scale: f32, seen: usize, drops: Option<Drops<'_>>) -> (f32, f32) {
     let whole = seen.next_multiple_of(LANES);
     assert!(scores.len() >= whole);
@@ -192,7 +192,7 @@ pub fn soften(scores: &mut [f32], scale: f32, seen: usize, drops: Option<Drops<'
 }
 
 #[inline]
-#[target_feature(enable = "avx512f")]
+#[target_feature(enable = "avx512f,avx512dq")]
 pub fn soften_backward(
     [p, dropped, ds]: [&mut [f32]; 3],
     scale: f32,
