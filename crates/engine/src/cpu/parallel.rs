@@ -11,15 +11,29 @@ const GRAIN: usize = 16 * 1024;
 /// Asks for `len` numbers to be brought into the cache.
 #[inline(always)]
 pub fn prefetch(data: *const f32, len: usize) {
-    const LINE: usize = 16;
     #[cfg(target_arch = "x86_64")]
-    for place in (0..len).step_by(LINE) {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a hint, which may name any address.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(data.wrapping_add(place).cast()) };
-    }
+    prefetch_lines::<{ std::arch::x86_64::_MM_HINT_T0 }>(data, len);
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = (data, len, LINE);
+    let _ = (data, len);
+}
+
+/// The same, but not into the first-level cache, whose room something else needs.
+#[inline(always)]
+pub fn prefetch_near(data: *const f32, len: usize) {
+    #[cfg(target_arch = "x86_64")]
+    prefetch_lines::<{ std::arch::x86_64::_MM_HINT_T1 }>(data, len);
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (data, len);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn prefetch_lines<const HINT: i32>(data: *const f32, len: usize) {
+    const LINE: usize = 16;
+    for place in (0..len).step_by(LINE) {
+        // SAFETY: a hint, which may name any address.
+        unsafe { std::arch::x86_64::_mm_prefetch::<HINT>(data.wrapping_add(place).cast()) };
+    }
 }
 
 /// How many rows of `columns` elements make one part.

@@ -1,10 +1,14 @@
 //! Single precision: panels of 12 rows and 32 columns, a step of depth after the other.
 
 use super::unit::{Depth, Operands, TILE, Tile, Unit};
+use crate::cpu::parallel::prefetch_near;
 use crate::precision::Precision;
 
 const ROWS: usize = 12;
 const STEP: usize = 16;
+/// Numbers that the second-level cache is asked for in a step: what a sixteenth of a right panel's step takes, since at most sixteen left
+/// panels share the asking. Of fewer not all are asked for.
+const NUMBERS_A_STEP: usize = TILE * STEP / 16;
 
 /// By AVX-512: the block's sums stay in 24 registers.
 #[derive(Clone, Copy)]
@@ -79,12 +83,11 @@ macro_rules! single_precision {
             }
 
             unsafe fn multiply(operands: Operands<f32>, block: *mut f32, stride: usize, accumulate: bool) {
-                let Operands { steps, left, left_depth, right, .. } = operands;
                 // SAFETY: as the caller promises.
                 unsafe {
-                    match left_depth {
-                        Depth::Columns => $block::<STEP, 1>(steps, left, right, block, stride, accumulate),
-                        Depth::Rows => $block::<1, ROWS>(steps, left, right, block, stride, accumulate),
+                    match operands.left_depth {
+                        Depth::Columns => $block::<STEP, 1>(operands, block, stride, accumulate),
+                        Depth::Rows => $block::<1, ROWS>(operands, block, stride, accumulate),
                     }
                 }
             }
@@ -100,33 +103,30 @@ single_precision!(Avx512, avx512);
 
 /// `ROW` and `DEPTH` are the distances between a left step's rows, and between their numbers in depth.
 unsafe fn portable<const ROW: usize, const DEPTH: usize>(
-    steps: usize,
-    left: *const f32,
-    right: *const f32,
+    operands: Operands<f32>,
     block: *mut f32,
     stride: usize,
     accumulate: bool,
 ) {
     // SAFETY: as the caller promises.
-    unsafe { rows_of_four::<false, ROW, DEPTH>(steps, left, right, block, stride, accumulate) }
+    unsafe { some_rows::<4, false, ROW, DEPTH>(operands, block, stride, accumulate) }
 }
 
-/// Four rows and sixteen columns at a time, as many sums as most machines have registers for.
+/// Some rows and sixteen columns at a time, as many sums as the machine has registers for.
 #[inline(always)]
-unsafe fn rows_of_four<const FUSED: bool, const ROW: usize, const DEPTH: usize>(
-    steps: usize,
-    left: *const f32,
-    right: *const f32,
+unsafe fn some_rows<const AT_ONCE: usize, const FUSED: bool, const ROW: usize, const DEPTH: usize>(
+    operands: Operands<f32>,
     block: *mut f32,
     stride: usize,
     accumulate: bool,
 ) {
-    for row in (0..ROWS).step_by(4) {
+    let Operands { steps, left, right, next, .. } = operands;
+    for row in (0..ROWS).step_by(AT_ONCE) {
         for column in (0..TILE).step_by(16) {
             // SAFETY: as the caller promises: rows and columns are inside the block and the panels.
             unsafe {
                 let out = block.add(row * stride + column);
-                let mut sums = [[0.0_f32; 16]; 4];
+                let mut sums = [[0.0_f32; 16]; AT_ONCE];
                 if accumulate {
                     for (i, sums) in sums.iter_mut().enumerate() {
                         *sums = out.add(i * stride).cast::<[f32; 16]>().read_unaligned();
@@ -134,6 +134,9 @@ unsafe fn rows_of_four<const FUSED: bool, const ROW: usize, const DEPTH: usize>(
                 }
                 for step in 0..steps {
                     let (left, right) = (left.add(step * ROWS * STEP), right.add(step * TILE * STEP));
+                    if row == 0 && column == 0 {
+                        prefetch_near(next.wrapping_add(step * NUMBERS_A_STEP), NUMBERS_A_STEP);
+                    }
                     for at in 0..STEP {
                         let b = right.add(at * TILE + column).cast::<[f32; 16]>().read_unaligned();
                         for (i, sums) in sums.iter_mut().enumerate() {
@@ -159,31 +162,28 @@ use x86::{avx2, avx512};
 mod x86 {
     use std::arch::x86_64::{_mm512_fmadd_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps};
 
-    use super::{ROWS, STEP, TILE, rows_of_four};
+    use super::{NUMBERS_A_STEP, Operands, ROWS, STEP, TILE, prefetch_near, some_rows};
 
     #[target_feature(enable = "avx2,fma")]
     pub unsafe fn avx2<const ROW: usize, const DEPTH: usize>(
-        steps: usize,
-        left: *const f32,
-        right: *const f32,
+        operands: Operands<f32>,
         block: *mut f32,
         stride: usize,
         accumulate: bool,
     ) {
         // SAFETY: as the caller promises.
-        unsafe { rows_of_four::<true, ROW, DEPTH>(steps, left, right, block, stride, accumulate) }
+        unsafe { some_rows::<6, true, ROW, DEPTH>(operands, block, stride, accumulate) }
     }
 
     #[target_feature(enable = "avx512f")]
     pub unsafe fn avx512<const ROW: usize, const DEPTH: usize>(
-        steps: usize,
-        left: *const f32,
-        right: *const f32,
+        operands: Operands<f32>,
         block: *mut f32,
         stride: usize,
         accumulate: bool,
     ) {
         // SAFETY: as the caller promises: all reads are in the panels, all writes in the block.
+        let Operands { steps, left, right, next, .. } = operands;
         unsafe {
             let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
             if accumulate {
@@ -194,6 +194,7 @@ mod x86 {
             }
             for step in 0..steps {
                 let (left, right) = (left.add(step * ROWS * STEP), right.add(step * TILE * STEP));
+                prefetch_near(next.wrapping_add(step * NUMBERS_A_STEP), NUMBERS_A_STEP);
                 for at in 0..STEP {
                     let right = right.add(at * TILE);
                     let b = [_mm512_loadu_ps(right), _mm512_loadu_ps(right.add(16))];
