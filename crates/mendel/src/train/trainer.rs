@@ -265,29 +265,33 @@ mod tests {
     fn a_training_with_the_gradient_cache_goes_as_one_without() {
         let numbers: Vec<_> = (0..24).map(|pair| (pair, 24 + pair, vec![48 + pair])).collect();
         let pairs = training_pairs(&numbers, 1);
-        // A drawn parent stands on an edge that rounding can move, and the loss is then another organism's: of sixty trainings
-        // that begin with other seeds four leave this one, by up to 2e-4. An infinite population has no such edges.
-        for evolution in [Evolution::MeanField, Evolution::Sampled] {
-            let losses = |loss_micro_batch: usize| -> Vec<f64> {
-                let settings = Settings { batch_size: 8, loss_micro_batch, seed: 45, ..default() };
-                let mut trainer = trainer(Some(Genetic { evolution, ..default() }), &settings);
-                let mut sampler = Sampler::new(numbers.len(), settings.batch_size, settings.seed).unwrap();
-                let mut step =
-                    |step| trainer.step(step, &TrainingBatch::deal(&pairs, &mut sampler, step), 3e-3).unwrap();
-                (0..30).map(|number| step(number).loss).collect()
-            };
-            let direct = losses(0);
+        let losses = |evolution: Evolution, seed: u64, loss_micro_batch: usize| -> Vec<f64> {
+            let settings = Settings { batch_size: 8, loss_micro_batch, seed, ..default() };
+            let mut trainer = trainer(Some(Genetic { evolution, ..default() }), &settings);
+            let mut sampler = Sampler::new(numbers.len(), settings.batch_size, settings.seed).unwrap();
+            let mut step = |step| trainer.step(step, &TrainingBatch::deal(&pairs, &mut sampler, step), 3e-3).unwrap();
+            (0..30).map(|number| step(number).loss).collect()
+        };
+        // How far the losses of each training with the cache go from those without.
+        let distances = |evolution, seed| {
+            let direct = losses(evolution, seed, 0);
             assert!(direct[29] < 0.5 * direct[0], "{direct:?}");
-            assert_eq!(losses(8), direct);
-            assert_eq!(losses(100), direct);
-            for size in [1, 3, 4] {
-                let cached = losses(size);
+            assert_eq!(losses(evolution, seed, 8), direct);
+            assert_eq!(losses(evolution, seed, 100), direct);
+            [1, 3, 4].map(|size| {
+                let cached = losses(evolution, seed, size);
                 assert_eq!(cached[0].to_bits(), direct[0].to_bits());
-                for (step, (cached, direct)) in cached.iter().zip(&direct).enumerate() {
-                    assert!((cached - direct).abs() < 2e-5, "step {step}: {cached}, without the cache {direct}");
-                }
-            }
-        }
+                cached.iter().zip(&direct).map(|(cached, direct)| (cached - direct).abs()).fold(0.0, f64::max)
+            })
+        };
+        let exact = distances(Evolution::MeanField, 42);
+        assert!(exact.iter().all(|&distance| distance < 2e-5), "{exact:?}");
+        // A drawn parent stands on an edge that rounding can move, and the loss is then another organism's. That befalls one
+        // training in twenty, by up to 2e-4, and others on other machines.
+        let drawn = [43, 44, 45].map(|seed| distances(Evolution::Sampled, seed));
+        let drawn = drawn.as_flattened();
+        let moved = drawn.iter().filter(|&&distance| distance >= 2e-5).count();
+        assert!(moved <= 3 && drawn.iter().all(|&distance| distance < 1e-3), "{drawn:?}");
     }
 
     proptest! {
