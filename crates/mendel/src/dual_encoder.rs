@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use mendel_engine::ops::pool;
-use mendel_engine::{Tape, Var};
+use mendel_engine::{Passes, Tape, Var};
 
 use crate::bert::BertModel;
 use crate::layers::{Batch, Mode};
@@ -45,14 +45,22 @@ impl DualEncoder {
     }
 
     /// The vectors of tokenised texts. `advance` is told after each batch how many texts are done.
-    pub fn embed(&self, texts: &[Vec<u32>], mut advance: impl FnMut(usize)) -> mendel_engine::Result<Embeddings> {
+    pub fn embed(&self, texts: &[Vec<u32>], advance: impl FnMut(usize)) -> mendel_engine::Result<Embeddings> {
+        self.embed_by(self.bert.device().passes(texts.iter().map(Vec::len).sum()), texts, advance)
+    }
+
+    fn embed_by(
+        &self,
+        passes: Passes,
+        texts: &[Vec<u32>],
+        mut advance: impl FnMut(usize),
+    ) -> mendel_engine::Result<Embeddings> {
         let width = self.bert.config().hidden_size;
         let mut embeddings =
             Embeddings { vectors: vec![0.0; texts.len() * width], norms: vec![0.0; texts.len()], width };
         // Texts of like length go together, the longest first: the arena then fits every later batch.
         let mut order: Vec<usize> = (0..texts.len()).collect();
         order.sort_by_key(|&text| std::cmp::Reverse(texts[text].len()));
-        let passes = self.bert.device().passes(texts.iter().map(Vec::len).sum());
         let groups: Vec<&[usize]> = groups(&order, texts, passes.rows).into_iter().map(|group| &order[group]).collect();
         let pass = |number: usize| {
             let tokens: Vec<&[u32]> = groups[number].iter().map(|&text| texts[text].as_slice()).collect();
@@ -117,6 +125,20 @@ mod tests {
                 assert!((a - b).abs() < 1e-5, "text {row}: {a} {b}");
             }
         }
+    }
+
+    #[test]
+    fn batches_of_threads_have_the_bits_of_one_after_the_other() {
+        let bert = BertModel::builder().config(BertConfig::demo_tiny(50)).build().unwrap();
+        let encoder = DualEncoder { bert, pooling: Pooling::Mean };
+        let texts: Vec<Vec<u32>> = (1..200_u32).map(|i| (0..1 + i * 7 % 30).map(|t| (t * i) % 50).collect()).collect();
+        let embed = |at_once| {
+            let mut told = Vec::new();
+            let embeddings = encoder.embed_by(Passes { rows: 64, at_once }, &texts, |done| told.push(done)).unwrap();
+            assert!(told.is_sorted_by(|a, b| a < b) && told.last() == Some(&texts.len()), "{told:?}");
+            (embeddings.vectors, embeddings.norms)
+        };
+        assert_eq!(embed(3), embed(1));
     }
 
     #[test]

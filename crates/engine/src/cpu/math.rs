@@ -147,7 +147,7 @@ pub const NORMAL: HalfPlusOdd<15> = HalfPlusOdd {
     ],
 };
 
-/// Φ(x) to 1.1e-5, for what is rounded to bf16: the smallest largest error among those that are 0 at −end.
+/// Φ(x) to 1.1e-5, for what bf16 takes part in: the smallest largest error among those that are 0 at −end.
 pub const NORMAL_OF_BF16: HalfPlusOdd<9> = HalfPlusOdd {
     end: 4.25,
     coefficients: [

@@ -116,14 +116,15 @@ fn exp2(x: __m512) -> __m512 {
     power(x, _mm512_reduce_ps::<DOWN>(x))
 }
 
-/// 2 to the whole number below `whole`, and to a rest from 0 to 1: the smallest largest error among those that are 1 at 0.
+/// 2 to an exponent's whole part (the whole number below it) and to its rest, from 0 to 1: by the polynomial of the smallest
+/// largest error among those that are 1 at 0.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn power(whole: __m512, rest: __m512) -> __m512 {
+fn power(exponent: __m512, rest: __m512) -> __m512 {
     const COEFFICIENTS: [f32; 5] = [9.030_093e-3, 5.578_899_4e-2, 2.401_678_6e-1, 6.931_51e-1, 1.0];
     let first = _mm512_set1_ps(1.861_899_3e-3);
     let poly = COEFFICIENTS.iter().fold(first, |poly, &c| _mm512_fmadd_ps(poly, rest, _mm512_set1_ps(c)));
-    _mm512_scalef_ps(poly, whole)
+    _mm512_scalef_ps(poly, exponent)
 }
 
 /// Goes along a row a register at a time: `f` is told where it stands, which lanes lie in the row, and which are kept.
