@@ -281,13 +281,16 @@ mod tests {
             [1, 3, 4].map(|size| {
                 let cached = losses(evolution, seed, size);
                 assert_eq!(cached[0].to_bits(), direct[0].to_bits());
+                assert!(cached.iter().all(|loss| loss.is_finite()), "{cached:?}");
+                let early = cached.iter().zip(&direct).take(12).all(|(cached, direct)| (cached - direct).abs() < 2e-5);
+                assert!(early, "{cached:?}, without the cache {direct:?}");
                 cached.iter().zip(&direct).map(|(cached, direct)| (cached - direct).abs()).fold(0.0, f64::max)
             })
         };
         let exact = distances(Evolution::MeanField, 42);
         assert!(exact.iter().all(|&distance| distance < 2e-5), "{exact:?}");
         // A drawn parent stands on an edge that rounding can move, and the loss is then another organism's. That befalls one
-        // training in twenty, by up to 2e-4, and others on other machines.
+        // training in twenty, late and by up to 2e-4, and others on other machines.
         let drawn = [43, 44, 45].map(|seed| distances(Evolution::Sampled, seed));
         let drawn = drawn.as_flattened();
         let moved = drawn.iter().filter(|&&distance| distance >= 2e-5).count();

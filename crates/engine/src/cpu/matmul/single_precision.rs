@@ -6,8 +6,8 @@ use crate::precision::Precision;
 
 const ROWS: usize = 12;
 const STEP: usize = 16;
-/// Numbers that the second-level cache is asked for in a step: what a sixteenth of a right panel's step takes, since at most sixteen left
-/// panels share the asking. Of fewer not all are asked for.
+/// Numbers that the second-level cache is asked for in a step: what a sixteenth of a right panel's step takes, since at
+/// most sixteen left panels share the asking. Of fewer not all are asked for.
 const NUMBERS_A_STEP: usize = TILE * STEP / 16;
 
 /// By AVX-512: the block's sums stay in 24 registers.
