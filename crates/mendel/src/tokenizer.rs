@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 use serde_json::{Value, json};
-use tokenizers::{NormalizerWrapper, PreTokenizerWrapper};
+use tokenizers::{Model, NormalizerWrapper, PreTokenizerWrapper};
 
-use self::words::{KnownWords, stays_within_a_word};
+use self::words::{KnownWords, Word, stays_within_a_word};
 use crate::files::{FileError, write_atomically};
 
 const CLS: &str = "[CLS]";
@@ -151,13 +151,11 @@ impl Tokenizer {
         let id = |token: &str| inner.token_to_id(token).ok_or_else(|| missing(token));
         let (cls, sep, unk) = (id(CLS)?, id(SEP)?, id(&unknown)?);
         let vocab_size = inner.get_vocab(true).values().max().map_or(0, |&last| last as usize + 1);
+        let added = inner.get_added_tokens_decoder();
         let by_words = matches!(inner.get_normalizer(), Some(NormalizerWrapper::BertNormalizer(_)))
             && matches!(inner.get_pre_tokenizer(), Some(PreTokenizerWrapper::BertPreTokenizer(_)))
-            && inner
-                .get_added_tokens_decoder()
-                .values()
-                .all(|token| stays_within_a_word(&token.content, token.normalized));
-        let words = by_words.then(Arc::default);
+            && added.values().all(|token| stays_within_a_word(&token.content, token.normalized));
+        let words = by_words.then(|| Arc::new(KnownWords::beside(added.values().map(|token| token.content.as_str()))));
         Ok(Tokenizer { inner, cls, sep, unk, vocab_size, words })
     }
 
@@ -166,7 +164,7 @@ impl Tokenizer {
     pub fn encode(&self, text: &str, max_len: usize) -> Vec<u32> {
         let room = max_len.saturating_sub(2);
         let pieces = match &self.words {
-            Some(words) => words.pieces(text, room, |word| self.pieces(word)),
+            Some(words) => words.pieces(text, room, |word| self.pieces_of_word(word)),
             None => self.pieces(text),
         };
         let kept = &pieces[..pieces.len().min(room)];
@@ -179,6 +177,17 @@ impl Tokenizer {
 
     fn pieces(&self, text: &str) -> Vec<u32> {
         self.inner.encode_fast(text, false).map_or_else(|_| vec![self.unk], |encoding| encoding.get_ids().to_vec())
+    }
+
+    fn pieces_of_word(&self, word: Word<'_>) -> Vec<u32> {
+        match (word, self.inner.get_normalizer()) {
+            (Word::Whole(word), Some(NormalizerWrapper::BertNormalizer(bert))) => {
+                let word = if bert.lowercase { &word.to_ascii_lowercase() } else { word };
+                let pieces = self.inner.get_model().tokenize(word);
+                pieces.map_or_else(|_| vec![self.unk], |pieces| pieces.iter().map(|piece| piece.id).collect())
+            }
+            (Word::Whole(word) | Word::Uncut(word), _) => self.pieces(word),
+        }
     }
 
     /// Each text as [`encode`](Self::encode) gives it, on all threads.
@@ -310,7 +319,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn words_by_themselves_give_the_pieces_that_the_library_gives_the_text(
-            text in "([a-zR\u{e9}\u{301}\u{4e2d}\u{3a3},\u{0}\u{a0}\u{b}\u{c}\u{2028} \t\r\n]|run|ning|\\[SEP\\]| ){0,120}",
+            text in "([a-zR7,.@\\[\\]\u{e9}\u{301}\u{4e2d}\u{3a3}\u{0}\u{a0}\u{b}\u{c}\u{2028} \t\r\n]|run|ning|\\[SEP\\]| ){0,120}",
             max_len in 2usize..20,
             strip_accents in proptest::option::of(proptest::bool::ANY),
             do_lower_case in proptest::bool::ANY,
@@ -340,6 +349,25 @@ mod tests {
             whole["added_tokens"].as_array_mut().unwrap().push(token);
             let tokenizer = Tokenizer::from_json(whole.to_string().as_bytes()).unwrap();
             assert_eq!(tokenizer.encode("run run running", 9), [2, 12, 8, 9, 3], "{content:?}");
+        }
+    }
+
+    #[test]
+    fn an_added_token_is_found_inside_words_as_the_library_finds_it() {
+        for (content, normalized, single_word) in
+            [("nni", false, false), ("nni", true, false), ("run", true, true), ("@run", false, false)]
+        {
+            let mut whole = serde_json::to_value(&small().inner).unwrap();
+            let token = json!({
+                "id": 12, "content": content, "special": false,
+                "single_word": single_word, "lstrip": false, "rstrip": false, "normalized": normalized,
+            });
+            whole["added_tokens"].as_array_mut().unwrap().push(token);
+            let tokenizer = Tokenizer::from_json(whole.to_string().as_bytes()).unwrap();
+            for text in ["running", "RUNNING,run", "un,RUN unwanted@run", "[SEP]run @run."] {
+                let expected = [&[2], &*tokenizer.pieces(text), &[3]].concat();
+                assert_eq!(tokenizer.encode(text, 99), expected, "{content:?} in {text:?}");
+            }
         }
     }
 
