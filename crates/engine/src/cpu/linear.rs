@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::matmul::{
     Activated, Depth, Finished, GROUP_COLUMNS, Packed, Panels, ROWS_AHEAD, Turned, Unit, UnitName, View, multiply,
-    multiply_gradients, multiply_rows, multiply_twice, store_plain, with_unit,
+    multiply_gradients, multiply_rows, multiply_twice, store_past, with_unit,
 };
 use super::parallel::{SharedMatrix, prefetch};
 use super::rows;
@@ -111,7 +111,7 @@ pub fn backward(
             for (dweight, left) in dweights.into_iter().zip(&transposed) {
                 let Some(dweight) = dweight else { continue };
                 let columns = dweight.columns();
-                multiply(left, &right, store_plain(&SharedMatrix::new(dweight.data_mut(), columns)));
+                multiply(left, &right, store_past(&SharedMatrix::new(dweight.data_mut(), columns)));
             }
         }
         for (dbias, parts) in biases.into_iter().zip(sums) {

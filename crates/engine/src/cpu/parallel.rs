@@ -3,6 +3,7 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
+use crate::memory::CACHE_LINE;
 use crate::tensor::Tensor;
 
 /// Elements that are worth a thread's attention.
@@ -33,6 +34,30 @@ fn prefetch_lines<const HINT: i32>(data: *const f32, len: usize) {
     for place in (0..len).step_by(LINE) {
         // SAFETY: a hint, which may name any address.
         unsafe { std::arch::x86_64::_mm_prefetch::<HINT>(data.wrapping_add(place).cast()) };
+    }
+}
+
+/// Copies numbers past the cache, so that a line that is overwritten is not read first. Other threads may not look before
+/// [`finish_copies_past`]. Where they are not whole lines they are copied like any other.
+#[inline(always)]
+fn copy_past(numbers: &[f32], out: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if size_of_val(out).is_multiple_of(CACHE_LINE) && out.as_ptr().addr().is_multiple_of(CACHE_LINE) {
+        use std::arch::x86_64::{_mm_loadu_ps, _mm_stream_ps};
+        for (numbers, out) in numbers.as_chunks::<4>().0.iter().zip(out.as_chunks_mut::<4>().0) {
+            // SAFETY: both are four numbers, and the second lie on a line as they must.
+            unsafe { _mm_stream_ps(out.as_mut_ptr(), _mm_loadu_ps(numbers.as_ptr())) };
+        }
+        return;
+    }
+    out.copy_from_slice(numbers);
+}
+
+fn finish_copies_past() {
+    // SAFETY: every machine of this kind has the instruction.
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        std::arch::x86_64::_mm_sfence();
     }
 }
 
@@ -109,6 +134,13 @@ impl Block<'_> {
             // Only the address counts.
             prefetch(self.data.wrapping_add(row * self.stride), self.columns);
         }
+    }
+
+    /// Writes all rows past the cache: what no one reads soon.
+    #[inline(always)]
+    pub fn write_past<'n>(&mut self, numbers: impl Fn(usize) -> &'n [f32]) {
+        (0..self.rows).for_each(|row| copy_past(numbers(row), self.row(row)));
+        finish_copies_past();
     }
 
     /// The block's part of a row.

@@ -4,6 +4,7 @@ use std::f32::consts::{LN_2, LOG2_E};
 use std::ops::Range;
 
 use crate::cpu::dropout::blocks_per_row;
+use crate::cpu::math;
 use crate::cpu::matmul::{
     Depth, Finished, PanelRows, Panels, Products, TILE, Unit, View, left_here, multiply_here, right_here, scratch_len,
     with_panels,
@@ -103,18 +104,23 @@ impl<'a> Head<'a> {
             let products = unsafe { Products::<U>::begin() };
             for (panel, first) in (0..t).step_by(U::ROWS).enumerate() {
                 let rows = first..t.min(first + U::ROWS);
-                // What a query's powers of its scores are multiplied by; it waits for the output, which is shorter.
+                // What a query's powers of its scores are multiplied by waits for the output, which is shorter.
                 let mut of_rows = [0.0; TILE];
+                let (mut maxima, mut sums) = ([0.0; TILE], [1.0; TILE]);
                 products.of_panel(queries, panel, keys, scores, seen);
                 U::vectorised(
                     #[inline(always)]
                     || {
                         for (place, row) in rows.clone().enumerate() {
                             let scores = &mut scores[place * seen..][..seen];
-                            let (max, sum) = soften(scores, self.scale() * LOG2_E, self.visible(row), self.drops(row));
+                            (maxima[place], sums[place]) =
+                                soften(scores, self.scale() * LOG2_E, self.visible(row), self.drops(row));
                             powers.write(place, scores);
-                            lse.row(row)[0] = max * LN_2 + sum.ln();
-                            of_rows[place] = kept / sum;
+                        }
+                        of_rows = sums.map(|sum| kept / sum);
+                        let logarithms = sums.map(math::ln);
+                        for (place, row) in rows.clone().enumerate() {
+                            lse.row(row)[0] = maxima[place] * LN_2 + logarithms[place];
                         }
                     },
                 );

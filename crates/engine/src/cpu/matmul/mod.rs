@@ -217,6 +217,16 @@ pub fn store_plain<'a>(out: &'a SharedMatrix<'_>) -> impl Fn(Finished<'_>) + Syn
     }
 }
 
+/// The same past the cache, of what is not read soon.
+pub fn store_past<'a>(out: &'a SharedMatrix<'_>) -> impl Fn(Finished<'_>) + Sync + 'a {
+    #[inline(always)]
+    |part: Finished<'_>| {
+        // SAFETY: parts of one product are disjoint.
+        let mut block = unsafe { out.block(part.rows.clone(), part.columns.clone()) };
+        block.write_past(|row| part.row(part.rows.start + row));
+    }
+}
+
 fn opposite(depth: Depth) -> Depth {
     match depth {
         Depth::Rows => Depth::Columns,

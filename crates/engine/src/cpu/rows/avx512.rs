@@ -159,17 +159,21 @@ fn each(seen: usize, drops: Option<Drops<'_>>, mut f: impl FnMut(usize, __mmask1
 pub fn soften(scores: &mut [f32], scale: f32, seen: usize, drops: Option<Drops<'_>>) -> (f32, f32) {
     let whole = seen.next_multiple_of(LANES);
     assert!(scores.len() >= whole);
-    let mut max = _mm512_set1_ps(f32::NEG_INFINITY);
+    // Two, which do not wait for each other.
+    let mut maxima = [_mm512_set1_ps(f32::NEG_INFINITY); 2];
     each(
         seen,
         None,
         #[inline(always)]
         |at, lanes, _| {
+            let [max, other] = maxima;
             // SAFETY: whole registers up to `whole`, which lies in the row.
-            max = unsafe { _mm512_mask_max_ps(max, lanes, max, _mm512_maskz_loadu_ps(lanes, scores.as_ptr().add(at))) };
+            let max =
+                unsafe { _mm512_mask_max_ps(max, lanes, max, _mm512_maskz_loadu_ps(lanes, scores.as_ptr().add(at))) };
+            maxima = [other, max];
         },
     );
-    let max = _mm512_reduce_max_ps(max);
+    let max = _mm512_reduce_max_ps(_mm512_max_ps(maxima[0], maxima[1]));
     let (scales, maxima) = (_mm512_set1_ps(scale), _mm512_set1_ps(max));
     let mut sum = _mm512_setzero_ps();
     each(
