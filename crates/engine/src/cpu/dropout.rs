@@ -47,6 +47,11 @@ impl<'a> Masks<'a> {
         Masks { dropout: None, blocks: 0 }
     }
 
+    /// Whether they leave all as it is.
+    pub fn are_all_1(&self) -> bool {
+        self.dropout.is_none()
+    }
+
     /// Those of a row.
     #[inline(always)]
     pub fn row(&self, row: usize, mask: &mut [f32]) {

@@ -80,10 +80,14 @@ impl Sums<'_> {
     /// Writes the sum of a row and its norm, and gives the mean and 1/deviation.
     #[inline(always)]
     fn norm_of_row(&self, row: usize, sum: &mut [f32], y: &mut [f32]) -> [f32; 2] {
-        self.masks.row(row, sum);
-        let [x, residual] = self.terms.map(|terms| &terms[row * sum.len()..]);
-        for (sum, (&x, &residual)) in sum.iter_mut().zip(x.iter().zip(residual)) {
-            *sum = residual + x * *sum;
+        let [x, residual] = self.terms.map(|terms| &terms[row * sum.len()..][..sum.len()]);
+        if self.masks.are_all_1() {
+            math::add(residual, x, sum);
+        } else {
+            self.masks.row(row, sum);
+            for (sum, (&x, &residual)) in sum.iter_mut().zip(x.iter().zip(residual)) {
+                *sum = residual + x * *sum;
+            }
         }
         normalise(sum, self.affine, self.epsilon, y)
     }

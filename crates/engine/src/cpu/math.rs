@@ -18,11 +18,26 @@ pub fn lanes_below(end: usize, at: usize) -> u16 {
 /// `Σ f(a[i], b[i])`
 #[inline(always)]
 pub fn sum_with(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
+    /// Sums of lanes that do not wait for each other.
+    const SUMS: usize = 4;
+    let ((blocks_a, a), (blocks_b, b)) = (a.as_chunks::<{ SUMS * LANES }>(), b.as_chunks::<{ SUMS * LANES }>());
+    let mut sums = [0.0; SUMS * LANES];
+    for (a, b) in blocks_a.iter().zip(blocks_b) {
+        for (i, sum) in sums.iter_mut().enumerate() {
+            *sum += f(a[i], b[i]);
+        }
+    }
+    let mut lanes = [0.0; LANES];
+    for (lane, sum) in lanes.iter_mut().enumerate() {
+        *sum = (sums[lane] + sums[lane + LANES]) + (sums[lane + 2 * LANES] + sums[lane + 3 * LANES]);
+    }
     let ((heads_a, rest_a), (heads_b, rest_b)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    for (a, b) in heads_a.iter().zip(heads_b) {
+        for (i, lane) in lanes.iter_mut().enumerate() {
+            *lane += f(a[i], b[i]);
+        }
+    }
     let tail: f32 = rest_a.iter().zip(rest_b).map(|(&x, &y)| f(x, y)).sum();
-    let lanes = heads_a.iter().zip(heads_b).fold([0.0; LANES], |lanes: [f32; LANES], (xs, ys)| {
-        std::array::from_fn(|lane| lanes[lane] + f(xs[lane], ys[lane]))
-    });
     folded(lanes, |a, b| a + b) + tail
 }
 
@@ -271,7 +286,7 @@ mod tests {
 
     #[test]
     fn row_sums_take_every_element_once() {
-        for len in [0, 1, 15, 16, 17, 40] {
+        for len in [0, 1, 15, 16, 17, 40, 64, 100, 150] {
             let x: Vec<f32> = (0..len).map(|i| i as f32).collect();
             assert_eq!(sum(&x), (0..len).sum::<usize>() as f32);
             assert_eq!(dot(&x, &x), (0..len).map(|i| i * i).sum::<usize>() as f32);

@@ -29,10 +29,13 @@ use crate::kernels::Matrix;
 use crate::precision::Precision;
 use crate::tensor::Tensor;
 
-/// Rows and columns of the product that are computed together: their sums (100 kB) and the rows' operand stay in the
+/// Rows and columns of the product that are computed together: their sums (110 kB) and the rows' operand stay in the
 /// second-level cache, a panel of the columns' operand in the first.
 const GROUP_ROWS: usize = 192;
 pub const GROUP_COLUMNS: usize = 128;
+/// From one row of a group's sums to the next: a power of 2 would lay the rows of a block into few sets of the first-level
+/// cache, where they push each other and the panel out.
+const SUMS_APART: usize = GROUP_COLUMNS + 16;
 /// A finished part goes along many rows: so far ahead the cache is told which come next.
 pub const ROWS_AHEAD: usize = 6;
 /// Bytes of a panel of the columns' operand that are gone through at once.
@@ -53,7 +56,7 @@ impl Finished<'_> {
     /// The sums of a row of the product.
     #[inline(always)]
     pub fn row(&self, row: usize) -> &[f32] {
-        &self.sums[(row - self.rows.start) * GROUP_COLUMNS..][..self.columns.len()]
+        &self.sums[(row - self.rows.start) * SUMS_APART..][..self.columns.len()]
     }
 }
 
@@ -148,7 +151,7 @@ fn group<U: Unit>(
     [rows, columns]: [Range<usize>; 2],
     mut store: impl FnMut(Finished<'_>),
 ) {
-    with_scratch(GROUP_ROWS * GROUP_COLUMNS, |sums| {
+    with_scratch(GROUP_ROWS * SUMS_APART, |sums| {
         let at_once = (PANEL_BYTES / (U::COLUMNS * U::STEP * size_of::<U::Element>())).max(1);
         let left_depth = left.depth;
         if left.steps == 0 {
@@ -168,10 +171,10 @@ fn group<U: Unit>(
                     let left = left.part(U::ROWS, row, steps.clone()).as_ptr();
                     let next = after.wrapping_add((row - rows.start) * len / rows.len());
                     let operands = Operands { steps: steps.len(), left, left_depth, right, next };
-                    let first = (row - rows.start) * U::ROWS * GROUP_COLUMNS + (column - columns.start) * U::COLUMNS;
-                    let block = &mut sums[first..first + (U::ROWS - 1) * GROUP_COLUMNS + U::COLUMNS];
+                    let first = (row - rows.start) * U::ROWS * SUMS_APART + (column - columns.start) * U::COLUMNS;
+                    let block = &mut sums[first..first + (U::ROWS - 1) * SUMS_APART + U::COLUMNS];
                     // SAFETY: both parts hold `steps` steps; the block is inside the scratch; `begin` was called.
-                    unsafe { U::multiply(operands, block.as_mut_ptr(), GROUP_COLUMNS, begin > 0) };
+                    unsafe { U::multiply(operands, block.as_mut_ptr(), SUMS_APART, begin > 0) };
                 }
             }
         }
