@@ -91,12 +91,15 @@ impl Step {
     }
 }
 
+/// The sum of a tensor's squares, kept until the tensor changes by who had it in the cache.
+pub struct Squares(pub f64);
+
 pub fn global_norm(tensors: &[&Tensor], norm: &mut Tensor) {
-    let squares: f64 = tensors.iter().map(|x| sum_of_squares(x)).sum();
+    let squares: f64 = tensors.iter().map(|x| x.derived(true, || sum_of_squares(x)).0).sum();
     norm.data_mut()[0] = squares.sqrt() as f32;
 }
 
-fn sum_of_squares(x: &Tensor) -> f64 {
+fn sum_of_squares(x: &Tensor) -> Squares {
     let parts: Vec<f64> = x
         .data()
         .par_chunks(PART)
@@ -111,5 +114,5 @@ fn sum_of_squares(x: &Tensor) -> f64 {
                 .sum()
         })
         .collect();
-    parts.into_iter().sum()
+    Squares(parts.into_iter().sum())
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::adamw::Squares;
 use super::matmul::{
     Activated, Depth, Finished, GROUP_COLUMNS, Packed, Panels, ROWS_AHEAD, Turned, Unit, UnitName, View, multiply,
     multiply_gradients, multiply_rows, multiply_twice, store_past, with_unit,
@@ -111,7 +112,8 @@ pub fn backward(
             for (dweight, left) in dweights.into_iter().zip(&transposed) {
                 let Some(dweight) = dweight else { continue };
                 let columns = dweight.columns();
-                multiply(left, &right, store_past(&SharedMatrix::new(dweight.data_mut(), columns)));
+                let squares = multiply(left, &right, store_past(&SharedMatrix::new(dweight.data_mut(), columns)));
+                dweight.derived(true, || Squares(squares.into_iter().sum()));
             }
         }
         for (dbias, parts) in biases.into_iter().zip(sums) {

@@ -138,7 +138,7 @@ impl Block<'_> {
 
     /// Writes all rows past the cache: what no one reads soon.
     #[inline(always)]
-    pub fn write_past<'n>(&mut self, numbers: impl Fn(usize) -> &'n [f32]) {
+    pub fn write_past<'n>(&mut self, mut numbers: impl FnMut(usize) -> &'n [f32]) {
         (0..self.rows).for_each(|row| copy_past(numbers(row), self.row(row)));
         finish_copies_past();
     }

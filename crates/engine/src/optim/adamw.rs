@@ -156,6 +156,25 @@ mod tests {
     }
 
     #[test]
+    fn the_global_norm_is_of_the_gradients_as_they_are_after_a_linear_map_and_a_sum_of_two() {
+        for shape in [[3, 5], [200, 130], [384, 256]] {
+            let mut parameters = Parameters::default();
+            let id = parameters.insert("w", random(&shape, 1));
+            let mut gradients = Gradients::default();
+            for round in 0..3 {
+                let tape = Tape::recording();
+                let x = tape.constant(random(&[70, shape[1]], round));
+                let y = x.linear(&tape.parameter(&parameters, id), None).unwrap();
+                gradients = tape.backward_from(&y, random(&[70, shape[0]], 10 + round), gradients).unwrap();
+                let values = gradients.of_parameter(id).unwrap().values().to_vec();
+                let expected = values.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+                let norm = f64::from(global_norm(&gradients).unwrap().item());
+                assert!((norm / expected - 1.0).abs() < 1e-6, "{shape:?}, round {round}: {norm} {expected}");
+            }
+        }
+    }
+
+    #[test]
     fn the_global_norm_is_that_of_all_gradients_together() {
         let mut parameters = Parameters::default();
         let ids = [parameters.insert("a", random(&[2, 3], 1)), parameters.insert("b", random(&[40_000], 2))];

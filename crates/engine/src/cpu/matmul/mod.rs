@@ -23,6 +23,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use super::math;
 use super::parallel::SharedMatrix;
 use super::scratch::with_scratch;
 use crate::kernels::Matrix;
@@ -38,8 +39,8 @@ pub const GROUP_COLUMNS: usize = 128;
 const SUMS_APART: usize = GROUP_COLUMNS + 16;
 /// A finished part goes along many rows: so far ahead the cache is told which come next.
 pub const ROWS_AHEAD: usize = 6;
-/// Bytes of a panel of the columns' operand that are gone through at once.
-const PANEL_BYTES: usize = 32 * 1024;
+/// Bytes of a panel of the columns' operand that are gone through at once, at most.
+const PANEL_BYTES: usize = 24 * 1024;
 /// Multiplications below which threads cost more than they bring.
 const WORTH_THREADS: usize = 64 * 64 * 64;
 
@@ -60,25 +61,29 @@ impl Finished<'_> {
     }
 }
 
-/// `left · right`, part by part, on the current threads. `store` is compiled for the machine's vector instructions if
-/// it is `#[inline(always)]`.
-pub fn multiply<U: Unit>(left: &Packed<U>, right: &Packed<U>, store: impl Fn(Finished<'_>) + Sync) {
+/// `left · right`, part by part, on the current threads; what `store` gives of each part, in a fixed order. `store` is
+/// compiled for the machine's vector instructions if it is `#[inline(always)]`.
+pub fn multiply<U: Unit, R: Send>(
+    left: &Packed<U>,
+    right: &Packed<U>,
+    store: impl Fn(Finished<'_>) -> R + Sync,
+) -> Vec<R> {
     let (left, right) = (left.panels(), right.panels());
-    if left.extent * right.extent * left.steps * U::STEP < WORTH_THREADS {
-        return multiply_here(left, right, store);
-    }
     let (groups, tasks) = groups::<U>(left, right);
-    (0..tasks).into_par_iter().for_each(|task| {
+    let work = |task: usize| {
         group(
             left,
             right,
             groups(task),
             #[inline(always)]
-            |part| {
-                store(part);
-            },
-        );
-    });
+            |part| store(part),
+        )
+    };
+    if left.extent * right.extent * left.steps * U::STEP < WORTH_THREADS {
+        (0..tasks).map(work).collect()
+    } else {
+        (0..tasks).into_par_iter().map(work).collect()
+    }
 }
 
 /// [`multiply`] on this thread, of panels in scratch memory.
@@ -145,14 +150,16 @@ fn groups<U: Unit>(left: Panels<'_, U>, right: Panels<'_, U>) -> (impl Fn(usize)
     (of, rows.div_ceil(row_group) * columns.div_ceil(column_group))
 }
 
-fn group<U: Unit>(
+fn group<U: Unit, R>(
     left: Panels<'_, U>,
     right: Panels<'_, U>,
     [rows, columns]: [Range<usize>; 2],
-    mut store: impl FnMut(Finished<'_>),
-) {
+    store: impl FnOnce(Finished<'_>) -> R,
+) -> R {
     with_scratch(GROUP_ROWS * SUMS_APART, |sums| {
-        let at_once = (PANEL_BYTES / (U::COLUMNS * U::STEP * size_of::<U::Element>())).max(1);
+        let most = (PANEL_BYTES / (U::COLUMNS * U::STEP * size_of::<U::Element>())).max(1);
+        // Parts of one length: a short one costs as much time for its sums.
+        let at_once = left.steps.div_ceil(left.steps.div_ceil(most).max(1)).max(1);
         let left_depth = left.depth;
         if left.steps == 0 {
             sums.fill(0.0);
@@ -187,8 +194,8 @@ fn group<U: Unit>(
         U::vectorised(
             #[inline(always)]
             || store(finished),
-        );
-    });
+        )
+    })
 }
 
 /// `out = a · b` in single precision.
@@ -220,13 +227,22 @@ pub fn store_plain<'a>(out: &'a SharedMatrix<'_>) -> impl Fn(Finished<'_>) + Syn
     }
 }
 
-/// The same past the cache, of what is not read soon.
-pub fn store_past<'a>(out: &'a SharedMatrix<'_>) -> impl Fn(Finished<'_>) + Sync + 'a {
+/// The same past the cache, of what is not read soon; gives the sum of its squares.
+pub fn store_past<'a>(out: &'a SharedMatrix<'_>) -> impl Fn(Finished<'_>) -> f64 + Sync + 'a {
     #[inline(always)]
     |part: Finished<'_>| {
         // SAFETY: parts of one product are disjoint.
         let mut block = unsafe { out.block(part.rows.clone(), part.columns.clone()) };
-        block.write_past(|row| part.row(part.rows.start + row));
+        let mut squares = 0.0;
+        block.write_past(
+            #[inline(always)]
+            |row| {
+                let sums = part.row(part.rows.start + row);
+                squares += f64::from(math::dot(sums, sums));
+                sums
+            },
+        );
+        squares
     }
 }
 
