@@ -41,6 +41,7 @@ fn prefetch_lines<const HINT: i32>(data: *const f32, len: usize) {
 /// [`finish_copies_past`]. Where they are not whole lines they are copied like any other.
 #[inline(always)]
 fn copy_past(numbers: &[f32], out: &mut [f32]) {
+    assert!(numbers.len() == out.len());
     #[cfg(target_arch = "x86_64")]
     if size_of_val(out).is_multiple_of(CACHE_LINE) && out.as_ptr().addr().is_multiple_of(CACHE_LINE) {
         use std::arch::x86_64::{_mm_loadu_ps, _mm_stream_ps};

@@ -104,8 +104,6 @@ impl<'a> Head<'a> {
             let products = unsafe { Products::<U>::begin() };
             for (panel, first) in (0..t).step_by(U::ROWS).enumerate() {
                 let rows = first..t.min(first + U::ROWS);
-                // What a query's powers of its scores are multiplied by waits for the output, which is shorter.
-                let mut of_rows = [0.0; TILE];
                 let (mut maxima, mut sums) = ([0.0; TILE], [1.0; TILE]);
                 products.of_panel(queries, panel, keys, scores, seen);
                 U::vectorised(
@@ -117,7 +115,6 @@ impl<'a> Head<'a> {
                                 soften(scores, self.scale() * LOG2_E, self.visible(row), self.drops(row));
                             powers.write(place, scores);
                         }
-                        of_rows = sums.map(|sum| kept / sum);
                         let logarithms = sums.map(math::ln);
                         for (place, row) in rows.clone().enumerate() {
                             lse.row(row)[0] = maxima[place] * LN_2 + logarithms[place];
@@ -128,8 +125,9 @@ impl<'a> Head<'a> {
                 U::vectorised(
                     #[inline(always)]
                     || {
-                        for ((row, mixed), factor) in rows.zip(mixed.chunks_exact(width)).zip(of_rows) {
-                            write_scaled(out.row(row), mixed, factor, factors);
+                        // A query's sum divides its output, which is shorter than its powers.
+                        for ((row, mixed), sum) in rows.zip(mixed.chunks_exact(width)).zip(sums) {
+                            write_scaled(out.row(row), mixed, kept / sum, factors);
                         }
                     },
                 );

@@ -70,6 +70,7 @@ pub fn multiply<U: Unit, R: Send>(
 ) -> Vec<R> {
     let (left, right) = (left.panels(), right.panels());
     let (groups, tasks) = groups::<U>(left, right);
+    #[expect(clippy::redundant_closure, reason = "a closure can be inlined always, a reference to one cannot")]
     let work = |task: usize| {
         group(
             left,
