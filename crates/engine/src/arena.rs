@@ -195,15 +195,20 @@ impl<T: Element> Buffer<T> {
     /// What `make` makes of the contents in that shape. If it is to be kept, it is made once, until they change; else what was
     /// kept is given up.
     pub fn derived<D: Any + Send + Sync>(&self, shape: &[usize], keep: bool, make: impl FnOnce() -> D) -> Arc<D> {
-        let derived = || self.derived.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept = if keep { derived().clone() } else { None };
-        if let Some(value) = kept.filter(|kept| kept.shape == shape).and_then(|kept| kept.value.downcast().ok()) {
-            return value;
+        if let Some(kept) = self.kept(shape).filter(|_| keep) {
+            return kept;
         }
         // Not locked meanwhile: a thread that waits for others to help it may be given work that wants the same.
         let made = Arc::new(make());
-        *derived() = if keep { Some(Derived { shape: shape.to_vec(), value: made.clone() }) } else { None };
+        let derived = keep.then(|| Derived { shape: shape.to_vec(), value: made.clone() });
+        *self.derived.lock().unwrap_or_else(PoisonError::into_inner) = derived;
         made
+    }
+
+    /// What was made of the contents in that shape and kept, if that is a `D`.
+    pub fn kept<D: Any + Send + Sync>(&self, shape: &[usize]) -> Option<Arc<D>> {
+        let kept = self.derived.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        kept.filter(|kept| kept.shape == shape)?.value.downcast().ok()
     }
 }
 
@@ -322,8 +327,13 @@ mod tests {
         buffer.as_mut_slice()[0] = 1.0;
         let first = buffer.derived(&[1], true, || buffer.as_slice()[0]);
         assert!(Arc::ptr_eq(&first, &buffer.derived(&[1], true, || 0.0)));
+        assert_eq!(
+            (buffer.kept(&[1]), buffer.kept::<f32>(&[1, 1]), buffer.kept::<u8>(&[1])),
+            (Some(first), None, None)
+        );
         assert_eq!(*buffer.derived(&[1], true, || "of another type"), "of another type");
         buffer.as_mut_slice()[0] = 2.0;
+        assert_eq!(buffer.kept::<&str>(&[1]), None);
         assert_eq!(*buffer.derived(&[1], true, || buffer.as_slice()[0]), 2.0);
         assert_eq!(*buffer.derived(&[1, 1], true, || 2.5_f32), 2.5);
         assert_eq!(*buffer.derived(&[1], false, || 3.0_f32), 3.0);

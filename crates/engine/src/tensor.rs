@@ -282,6 +282,14 @@ impl<T: Element> Array<T> {
         }
     }
 
+    /// What was so made and kept, if that is a `D`; nothing of an array on a GPU.
+    pub(crate) fn kept<D: Any + Send + Sync>(&self) -> Option<Arc<D>> {
+        match &self.storage {
+            Storage::Host(buffer) => buffer.kept(&self.shape),
+            Storage::Cuda(..) => None,
+        }
+    }
+
     /// The elements as far as the host knows them: those of an array in its memory, and those that it gave a device
     /// with [`Array::known_from_slice`] or [`Array::full`].
     pub fn known(&self) -> Option<&[T]> {

@@ -151,11 +151,12 @@ impl Tokenizer {
         let id = |token: &str| inner.token_to_id(token).ok_or_else(|| missing(token));
         let (cls, sep, unk) = (id(CLS)?, id(SEP)?, id(&unknown)?);
         let vocab_size = inner.get_vocab(true).values().max().map_or(0, |&last| last as usize + 1);
-        let added = inner.get_added_tokens_decoder();
+        // By content: two of them may have one id.
+        let added = inner.get_added_vocabulary().get_vocab();
         let by_words = matches!(inner.get_normalizer(), Some(NormalizerWrapper::BertNormalizer(_)))
             && matches!(inner.get_pre_tokenizer(), Some(PreTokenizerWrapper::BertPreTokenizer(_)))
-            && added.values().all(|token| stays_within_a_word(&token.content, token.normalized));
-        let words = by_words.then(|| Arc::new(KnownWords::beside(added.values().map(|token| token.content.as_str()))));
+            && added.keys().all(|token| stays_within_a_word(token));
+        let words = by_words.then(|| Arc::new(KnownWords::beside(added.keys().map(String::as_str))));
         Ok(Tokenizer { inner, cls, sep, unk, vocab_size, words })
     }
 
@@ -369,6 +370,23 @@ mod tests {
                 assert_eq!(tokenizer.encode(text, 99), expected, "{content:?} in {text:?}");
             }
         }
+    }
+
+    #[test]
+    fn of_two_added_tokens_with_one_id_each_is_found() {
+        let mut whole = serde_json::to_value(&small().inner).unwrap();
+        let vocabulary = whole["model"]["vocab"].as_object_mut().unwrap();
+        vocabulary.insert("Run".into(), json!(12));
+        // What is not in the vocabulary is given the number of its tokens, which is an id already.
+        for content in ["qq", "Run"] {
+            let token = json!({
+                "id": 12, "content": content, "special": false,
+                "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
+            });
+            whole["added_tokens"].as_array_mut().unwrap().push(token);
+        }
+        let tokenizer = Tokenizer::from_json(whole.to_string().as_bytes()).unwrap();
+        assert_eq!(tokenizer.encode("qq,xx", 9), [2, 12, 10, 1, 3]);
     }
 
     #[test]

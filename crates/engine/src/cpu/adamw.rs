@@ -1,5 +1,7 @@
 //! The AdamW update, and the norm for clipping.
 
+use std::sync::Arc;
+
 use rayon::prelude::*;
 
 use super::math::{self, vectorised};
@@ -91,15 +93,15 @@ impl Step {
     }
 }
 
-/// The sum of a tensor's squares, kept until the tensor changes by who had it in the cache.
+/// The sum of a tensor's squares, kept with it by who had it in the cache.
 pub struct Squares(pub f64);
 
 pub fn global_norm(tensors: &[&Tensor], norm: &mut Tensor) {
-    let squares: f64 = tensors.iter().map(|x| x.derived(true, || sum_of_squares(x)).0).sum();
-    norm.data_mut()[0] = squares.sqrt() as f32;
+    let squares = |x: &&Tensor| x.kept().map_or_else(|| sum_of_squares(x), |squares: Arc<Squares>| squares.0);
+    norm.data_mut()[0] = tensors.iter().map(squares).sum::<f64>().sqrt() as f32;
 }
 
-fn sum_of_squares(x: &Tensor) -> Squares {
+fn sum_of_squares(x: &Tensor) -> f64 {
     let parts: Vec<f64> = x
         .data()
         .par_chunks(PART)
@@ -114,5 +116,5 @@ fn sum_of_squares(x: &Tensor) -> Squares {
                 .sum()
         })
         .collect();
-    Squares(parts.into_iter().sum())
+    parts.into_iter().sum()
 }

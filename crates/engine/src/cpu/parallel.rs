@@ -38,8 +38,9 @@ fn prefetch_lines<const HINT: i32>(data: *const f32, len: usize) {
 }
 
 /// Copies numbers past the cache, so that a line that is overwritten is not read first. Other threads may not look before
-/// [`finish_copies_past`]. Where they are not whole lines they are copied like any other.
-#[inline(always)]
+/// [`finish_copies_past`]. Where they are not whole lines they are copied like any other. A function of its own: these stores
+/// are encoded as before AVX, which some machines do not mix with it at once.
+#[inline(never)]
 fn copy_past(numbers: &[f32], out: &mut [f32]) {
     assert!(numbers.len() == out.len());
     #[cfg(target_arch = "x86_64")]
@@ -140,7 +141,9 @@ impl Block<'_> {
     /// Writes all rows past the cache: what no one reads soon.
     #[inline(always)]
     pub fn write_past<'n>(&mut self, mut numbers: impl FnMut(usize) -> &'n [f32]) {
-        (0..self.rows).for_each(|row| copy_past(numbers(row), self.row(row)));
+        for row in 0..self.rows {
+            copy_past(numbers(row), self.row(row));
+        }
         finish_copies_past();
     }
 

@@ -13,9 +13,10 @@ const LONGEST: usize = 48;
 /// form feed, is dropped by them.
 const SEPARATORS: [char; 4] = [' ', '\t', '\n', '\r'];
 
-/// Whether a token that is found in texts as they are, or in normalised ones, lies within one word wherever it is found.
-pub(super) fn stays_within_a_word(token: &str, normalized: bool) -> bool {
-    if normalized { token.chars().all(|letter| letter.is_ascii_graphic()) } else { !token.contains(SEPARATORS) }
+/// Whether a token that is looked for in texts, as they are or after the tokenizer's rules, lies within one word wherever it
+/// is found.
+pub(super) fn stays_within_a_word(token: &str) -> bool {
+    token.bytes().all(|letter| letter.is_ascii_graphic())
 }
 
 /// A part of a text that is cut by itself.

@@ -115,7 +115,10 @@ impl<'a> Head<'a> {
                                 soften(scores, self.scale() * LOG2_E, self.visible(row), self.drops(row));
                             powers.write(place, scores);
                         }
-                        let logarithms = sums.map(math::ln);
+                        let mut logarithms = sums;
+                        for sum in &mut logarithms {
+                            *sum = math::ln(*sum);
+                        }
                         for (place, row) in rows.clone().enumerate() {
                             lse.row(row)[0] = maxima[place] * LN_2 + logarithms[place];
                         }
