@@ -293,6 +293,22 @@ mod tests {
         Tokenizer::from_vocabulary(&WORDS, Casing::default()).unwrap()
     }
 
+    fn small_file() -> Value {
+        serde_json::to_value(&small().inner).unwrap()
+    }
+
+    /// A file's tokenizer with more tokens of id 12: each one's content, and whether it is normalised and a word by itself.
+    fn with_added(mut file: Value, tokens: &[(&str, bool, bool)]) -> Tokenizer {
+        for (content, normalized, single_word) in tokens {
+            let mut token = added_token(content, &json!(12));
+            token["special"] = json!(false);
+            token["normalized"] = json!(normalized);
+            token["single_word"] = json!(single_word);
+            file["added_tokens"].as_array_mut().unwrap().push(token);
+        }
+        Tokenizer::from_json(file.to_string().as_bytes()).unwrap()
+    }
+
     #[test]
     fn text_becomes_word_pieces_between_cls_and_sep() {
         // The example of BERT's own tokenization_test.py.
@@ -342,13 +358,7 @@ mod tests {
     #[test]
     fn a_token_of_several_words_is_found_where_the_file_has_one() {
         for (content, normalized) in [("run run", false), ("run\u{a0}run", true)] {
-            let mut whole = serde_json::to_value(&small().inner).unwrap();
-            let token = json!({
-                "id": 12, "content": content, "special": false,
-                "single_word": false, "lstrip": false, "rstrip": false, "normalized": normalized,
-            });
-            whole["added_tokens"].as_array_mut().unwrap().push(token);
-            let tokenizer = Tokenizer::from_json(whole.to_string().as_bytes()).unwrap();
+            let tokenizer = with_added(small_file(), &[(content, normalized, false)]);
             assert_eq!(tokenizer.encode("run run running", 9), [2, 12, 8, 9, 3], "{content:?}");
         }
     }
@@ -358,13 +368,7 @@ mod tests {
         for (content, normalized, single_word) in
             [("nni", false, false), ("nni", true, false), ("run", true, true), ("@run", false, false)]
         {
-            let mut whole = serde_json::to_value(&small().inner).unwrap();
-            let token = json!({
-                "id": 12, "content": content, "special": false,
-                "single_word": single_word, "lstrip": false, "rstrip": false, "normalized": normalized,
-            });
-            whole["added_tokens"].as_array_mut().unwrap().push(token);
-            let tokenizer = Tokenizer::from_json(whole.to_string().as_bytes()).unwrap();
+            let tokenizer = with_added(small_file(), &[(content, normalized, single_word)]);
             for text in ["running", "RUNNING,run", "un,RUN unwanted@run", "[SEP]run @run."] {
                 let expected = [&[2], &*tokenizer.pieces(text), &[3]].concat();
                 assert_eq!(tokenizer.encode(text, 99), expected, "{content:?} in {text:?}");
@@ -374,18 +378,10 @@ mod tests {
 
     #[test]
     fn of_two_added_tokens_with_one_id_each_is_found() {
-        let mut whole = serde_json::to_value(&small().inner).unwrap();
-        let vocabulary = whole["model"]["vocab"].as_object_mut().unwrap();
-        vocabulary.insert("Run".into(), json!(12));
+        let mut whole = small_file();
         // What is not in the vocabulary is given the number of its tokens, which is an id already.
-        for content in ["qq", "Run"] {
-            let token = json!({
-                "id": 12, "content": content, "special": false,
-                "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
-            });
-            whole["added_tokens"].as_array_mut().unwrap().push(token);
-        }
-        let tokenizer = Tokenizer::from_json(whole.to_string().as_bytes()).unwrap();
+        whole["model"]["vocab"]["Run"] = json!(12);
+        let tokenizer = with_added(whole, &[("qq", false, false), ("Run", false, false)]);
         assert_eq!(tokenizer.encode("qq,xx", 9), [2, 12, 10, 1, 3]);
     }
 
@@ -421,7 +417,7 @@ mod tests {
 
     #[test]
     fn truncation_and_padding_of_the_file_are_not_used() {
-        let mut whole = serde_json::to_value(&small().inner).unwrap();
+        let mut whole = small_file();
         whole["truncation"] = json!({"direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0});
         whole["padding"] = json!({
             "strategy": {"Fixed": 9}, "direction": "Right", "pad_to_multiple_of": null,
