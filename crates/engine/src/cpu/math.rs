@@ -18,27 +18,31 @@ pub fn lanes_below(end: usize, at: usize) -> u16 {
 /// `Σ f(a[i], b[i])`
 #[inline(always)]
 pub fn sum_with(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
-    /// Sums of lanes that do not wait for each other.
+    /// Sums of lanes that do not wait for each other: each an array of its own, which the compiler keeps in a register.
     const SUMS: usize = 4;
     let ((blocks_a, a), (blocks_b, b)) = (a.as_chunks::<{ SUMS * LANES }>(), b.as_chunks::<{ SUMS * LANES }>());
-    let mut sums = [0.0; SUMS * LANES];
+    let [mut first, mut second, mut third, mut fourth] = [[0.0; LANES]; SUMS];
     for (a, b) in blocks_a.iter().zip(blocks_b) {
-        for (i, sum) in sums.iter_mut().enumerate() {
-            *sum += f(a[i], b[i]);
-        }
+        add_each(&mut first, a, b, 0, &f);
+        add_each(&mut second, a, b, LANES, &f);
+        add_each(&mut third, a, b, 2 * LANES, &f);
+        add_each(&mut fourth, a, b, 3 * LANES, &f);
     }
-    let mut lanes = [0.0; LANES];
-    for (lane, sum) in lanes.iter_mut().enumerate() {
-        *sum = (sums[lane] + sums[lane + LANES]) + (sums[lane + 2 * LANES] + sums[lane + 3 * LANES]);
-    }
+    let mut lanes: [f32; LANES] = std::array::from_fn(|i| (first[i] + second[i]) + (third[i] + fourth[i]));
     let ((heads_a, rest_a), (heads_b, rest_b)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
     for (a, b) in heads_a.iter().zip(heads_b) {
-        for (i, lane) in lanes.iter_mut().enumerate() {
-            *lane += f(a[i], b[i]);
-        }
+        add_each(&mut lanes, a, b, 0, &f);
     }
     let tail: f32 = rest_a.iter().zip(rest_b).map(|(&x, &y)| f(x, y)).sum();
     folded(lanes, |a, b| a + b) + tail
+}
+
+/// Adds what `f` makes of the numbers from `at` on.
+#[inline(always)]
+fn add_each(lanes: &mut [f32; LANES], a: &[f32], b: &[f32], at: usize, f: &impl Fn(f32, f32) -> f32) {
+    for (i, lane) in lanes.iter_mut().enumerate() {
+        *lane += f(a[at + i], b[at + i]);
+    }
 }
 
 /// All lanes as one: halves folded onto each other, so that few steps wait for each other.
@@ -64,12 +68,7 @@ pub fn dot(a: &[f32], b: &[f32]) -> f32 {
 /// `out = a + b`, of one length.
 #[inline(always)]
 pub fn add(a: &[f32], b: &[f32], out: &mut [f32]) {
-    let ((heads_a, rest_a), (heads_b, rest_b)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
-    let (heads, rest) = out.as_chunks_mut::<LANES>();
-    for ((out, a), b) in heads.iter_mut().zip(heads_a).zip(heads_b) {
-        *out = std::array::from_fn(|lane| a[lane] + b[lane]);
-    }
-    rest.iter_mut().zip(rest_a).zip(rest_b).for_each(|((out, &a), &b)| *out = a + b);
+    out.iter_mut().zip(a).zip(b).for_each(|((out, &a), &b)| *out = a + b);
 }
 
 /// The largest element; −∞ of none.

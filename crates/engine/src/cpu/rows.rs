@@ -46,6 +46,29 @@ fn gelu_by<const N: usize>(row: &mut [f32], normal: &HalfPlusOdd<N>) {
     row.iter_mut().for_each(|x| *x *= normal.at(*x));
 }
 
+/// GELU of each element with its bias, where there is one.
+#[inline(always)]
+pub fn biased_gelu(row: &[f32], bias: Option<&[f32]>, precision: Precision, out: &mut [f32]) {
+    match precision {
+        Precision::F32 => biased_gelu_by(row, bias, &math::NORMAL, out),
+        Precision::Bf16 => biased_gelu_by(row, bias, &math::NORMAL_OF_BF16, out),
+    }
+}
+
+#[inline(always)]
+fn biased_gelu_by<const N: usize>(row: &[f32], bias: Option<&[f32]>, normal: &HalfPlusOdd<N>, out: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if has_avx512() {
+        // SAFETY: the machine has the instructions.
+        return unsafe { avx512::biased_gelu(row, bias, normal, out) };
+    }
+    match bias {
+        None => out.copy_from_slice(row),
+        Some(bias) => math::add(row, bias, out),
+    }
+    out.iter_mut().for_each(|x| *x *= normal.at(*x));
+}
+
 /// GELU's derivative at each element, as [`gelu`].
 #[inline(always)]
 pub fn gelu_slopes(row: &[f32], precision: Precision, slopes: &mut [f32]) {
@@ -100,28 +123,38 @@ fn add_sigmoid_slopes_anywhere(row: &[f32], factors: &[f32], shares: Option<&[f3
     }
 }
 
-/// Of the first `seen` scores, each times `scale`, in place: `2^(score − max)`, or 0 where dropped; and 0 in place of the
-/// others. Returns the largest scaled score, and the sum of the powers with those that are dropped. A row is whole
-/// registers long, `scale` positive.
+/// The largest of some scores; −∞ of none.
 #[inline(always)]
-pub fn soften(scores: &mut [f32], scale: f32, seen: usize, drops: Option<Drops<'_>>) -> (f32, f32) {
+pub fn largest(scores: &[f32]) -> f32 {
     #[cfg(target_arch = "x86_64")]
     if has_avx512() {
         // SAFETY: the machine has the instructions.
-        return unsafe { avx512::soften(scores, scale, seen, drops) };
+        return unsafe { avx512::largest(scores) };
     }
-    soften_anywhere(scores, scale, seen, drops)
+    math::max(scores)
+}
+
+/// Of the first `seen` scores, in place: `2^((score − max) · scale)`, or 0 where dropped; and 0 in place of the others.
+/// Returns the sum of the powers with those that are dropped. A row is whole registers long, `max` the largest score,
+/// `scale` positive.
+#[inline(always)]
+pub fn soften(scores: &mut [f32], max: f32, scale: f32, seen: usize, drops: Option<Drops<'_>>) -> f32 {
+    #[cfg(target_arch = "x86_64")]
+    if has_avx512() {
+        // SAFETY: the machine has the instructions.
+        return unsafe { avx512::soften(scores, max, scale, seen, drops) };
+    }
+    soften_anywhere(scores, max, scale, seen, drops)
 }
 
 #[inline(always)]
-fn soften_anywhere(scores: &mut [f32], scale: f32, seen: usize, drops: Option<Drops<'_>>) -> (f32, f32) {
+fn soften_anywhere(scores: &mut [f32], max: f32, scale: f32, seen: usize, drops: Option<Drops<'_>>) -> f32 {
     let (row, rest) = scores.split_at_mut(seen);
     rest.fill(0.0);
-    let max = math::max(row);
     row.iter_mut().for_each(|x| *x = math::exp2((*x - max) * scale));
     let sum = math::sum(row);
     for_each_draw(drops, row, |x, draw, drops| *x = if draw < drops.threshold { 0.0 } else { *x });
-    (max * scale, sum)
+    sum
 }
 
 /// A row of attention's backward pass, from scores `p`, each times `scale`, and `ds = dO Vᵀ`: in `ds` the gradient of the
@@ -200,8 +233,9 @@ mod tests {
         for largest in [96_737_042_432.0_f32, 1.024e11, 1e6, 0.3, -7e8] {
             let mut scores = [largest; 16];
             scores[1] = largest - largest.abs();
-            let (max, sum) = soften(&mut scores, 0.180_336_88, 2, None);
-            assert_eq!((max, scores[0]), (largest * 0.180_336_88, 1.0));
+            let max = super::largest(&scores[..2]);
+            let sum = soften(&mut scores, max, 0.180_336_88, 2, None);
+            assert_eq!((max, scores[0]), (largest, 1.0));
             assert!((1.0..=2.0).contains(&sum), "{largest}: {sum}");
         }
     }
@@ -224,12 +258,13 @@ mod tests {
             let (x, dy) = (numbers(len, seed), numbers(len, seed + 1));
 
             let (mut a, mut b) = (x.clone(), x.clone());
-            let ((max, sum), (other_max, other_sum)) = (soften(&mut a, 0.7, seen, drops), soften_anywhere(&mut b, 0.7, seen, drops));
-            prop_assert_eq!(max, other_max);
+            let max = largest(&x[..seen]);
+            prop_assert_eq!(max, math::max(&x[..seen]));
+            let (sum, other_sum) = (soften(&mut a, max, 0.7, seen, drops), soften_anywhere(&mut b, max, 0.7, seen, drops));
             assert_alike(&[sum / other_sum], &[1.0]);
             assert_alike(&a, &b);
 
-            let log2_sum = max + sum.log2();
+            let log2_sum = max * 0.7 + sum.log2();
             let run = |f: SoftenBackward| {
                 let (mut p, mut dropped, mut ds) = (x.clone(), vec![9.0; len], dy.clone());
                 f([&mut p, &mut dropped, &mut ds], 0.7, seen, log2_sum, drops);
@@ -247,6 +282,12 @@ mod tests {
                 let mut a = x.clone();
                 gelu(&mut a, precision);
                 assert_alike(&a, &x.iter().zip(normal).map(|(x, normal)| x * normal).collect::<Vec<_>>());
+                let sums: Vec<f32> = x.iter().zip(&dy).map(|(x, bias)| x + bias).collect();
+                for (bias, mut plain) in [(None, x.clone()), (Some(&*dy), sums)] {
+                    biased_gelu(&x, bias, precision, &mut a);
+                    gelu(&mut plain, precision);
+                    prop_assert_eq!(&a, &plain);
+                }
                 gelu_slopes(&x, precision, &mut a);
                 assert_alike(&a, &slope);
             }

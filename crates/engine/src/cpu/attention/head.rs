@@ -6,11 +6,11 @@ use std::ops::Range;
 use crate::cpu::dropout::blocks_per_row;
 use crate::cpu::math;
 use crate::cpu::matmul::{
-    Depth, Finished, PanelRows, Panels, Products, TILE, Unit, View, left_here, multiply_here, right_here, scratch_len,
-    with_panels,
+    Depth, Finished, MORE, PanelRows, Panels, Products, TILE, Unit, View, left_here, multiply_here, right_here,
+    scratch_len, with_panels,
 };
 use crate::cpu::parallel::Block;
-use crate::cpu::rows::{Drops, soften, soften_backward};
+use crate::cpu::rows::{Drops, largest, soften, soften_backward};
 use crate::ops::attention::{Attention, AttentionDropout};
 use crate::random::{Stream, threshold};
 use crate::sequences::Sequences;
@@ -94,7 +94,8 @@ impl<'a> Head<'a> {
         let lens =
             [scratch_len::<U>(t, d), scratch_len::<U>(t, d), scratch_len::<U>(d, t), scratch_len::<U>(U::ROWS, t)];
         let kept = self.options.dropout.map_or(1.0, |dropout| 1.0 / (1.0 - dropout.probability));
-        with_panels::<U, _, 4, 2>(lens, [U::ROWS * seen, U::ROWS * width], |panels, [scores, mixed]| {
+        let (scale, apart) = (self.scale() * LOG2_E, seen + MORE);
+        with_panels::<U, _, 4, 2>(lens, [U::ROWS * apart, U::ROWS * width], |panels, [scores, mixed]| {
             let [queries, keys, values, powers] = panels;
             let queries = left_here::<U>(&self.view(q, &(0..t), &self.query), Depth::Columns, queries);
             let keys = right_here::<U>(&self.view(k, &(0..t), &self.key), Depth::Columns, keys);
@@ -105,14 +106,17 @@ impl<'a> Head<'a> {
             for (panel, first) in (0..t).step_by(U::ROWS).enumerate() {
                 let rows = first..t.min(first + U::ROWS);
                 let (mut maxima, mut sums) = ([0.0; TILE], [1.0; TILE]);
-                products.of_panel(queries, panel, keys, scores, seen);
+                products.of_panel(queries, panel, keys, scores, apart);
                 U::vectorised(
                     #[inline(always)]
                     || {
+                        // All of them first: no row then waits for its own.
                         for (place, row) in rows.clone().enumerate() {
-                            let scores = &mut scores[place * seen..][..seen];
-                            (maxima[place], sums[place]) =
-                                soften(scores, self.scale() * LOG2_E, self.visible(row), self.drops(row));
+                            maxima[place] = largest(&scores[place * apart..][..self.visible(row)]);
+                        }
+                        for (place, row) in rows.clone().enumerate() {
+                            let scores = &mut scores[place * apart..][..seen];
+                            sums[place] = soften(scores, maxima[place], scale, self.visible(row), self.drops(row));
                             powers.write(place, scores);
                         }
                         let mut logarithms = sums;
@@ -120,7 +124,7 @@ impl<'a> Head<'a> {
                             *sum = math::ln(*sum);
                         }
                         for (place, row) in rows.clone().enumerate() {
-                            lse.row(row)[0] = maxima[place] * LN_2 + logarithms[place];
+                            lse.row(row)[0] = maxima[place] * scale * LN_2 + logarithms[place];
                         }
                     },
                 );
@@ -129,8 +133,9 @@ impl<'a> Head<'a> {
                     #[inline(always)]
                     || {
                         // A query's sum divides its output, which is shorter than its powers.
-                        for ((row, mixed), sum) in rows.zip(mixed.chunks_exact(width)).zip(sums) {
-                            write_scaled(out.row(row), mixed, kept / sum, factors);
+                        let shares = sums.map(|sum| kept / sum);
+                        for ((row, mixed), share) in rows.zip(mixed.chunks_exact(width)).zip(shares) {
+                            write_scaled(out.row(row), mixed, share, factors);
                         }
                     },
                 );

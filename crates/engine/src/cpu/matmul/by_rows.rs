@@ -7,12 +7,12 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::pack::{
-    Activated, Cells, Layout, Left, Packed, Panels, Source, View, fill_both, left_here, scratch_len, with_panels,
+    Activated, Cells, Layout, Packed, Panels, Source, View, fill_both, left_here, scratch_len, with_panels,
 };
 use super::unit::{Depth, Unit};
 use super::{Finished, GROUP_COLUMNS, GROUP_ROWS, WORTH_THREADS, group};
 use crate::arena::Arena;
-use crate::cpu::{math, rows};
+use crate::cpu::rows;
 use crate::precision::Precision;
 
 /// What the gradients of linear maps leave besides the product that they take part in.
@@ -30,7 +30,7 @@ pub fn multiply_rows<U: Unit>(
     store: impl Fn(usize, Finished<'_>) + Sync,
 ) {
     let [rows, columns] = source.x.shape();
-    by_rows(rows, |rows| {
+    by_rows(rows, rows_at_once::<U>(rows), |rows| {
         with_panels::<U, _, 1, 0>([scratch_len::<U>(rows.len(), columns)], [], |[data], []| {
             multiply_group(
                 left_here::<U>(&source.rows(&rows), Depth::Columns, data),
@@ -58,29 +58,26 @@ pub fn multiply_twice<U: Unit>(
     let width = inner.extent;
     let steps = width.div_ceil(U::STEP);
     assert!(steps == outer.steps);
-    by_rows(rows, |rows| {
+    by_rows(rows, rows_at_once::<U>(rows), |rows| {
         let lens = [columns, width].map(|depth| scratch_len::<U>(rows.len(), depth));
         with_panels::<U, _, 2, 0>(lens, [], |[data, between], []| {
             let left = left_here::<U>(&source.part(&rows, &(0..columns)), Depth::Columns, data);
-            let (cells, panels) = (Cells::<U>::new(between, U::ROWS, steps, 0), rows.len().div_ceil(U::ROWS));
+            let cells = Cells::<U>::new(between, U::ROWS, steps, 0);
             multiply_group(
                 left,
                 0,
                 &[inner],
                 #[inline(always)]
                 |_, part| {
-                    let (cells, steps) =
-                        (cells.from(part.columns.start / U::STEP), part.columns.len().div_ceil(U::STEP));
-                    // SAFETY: there is room for all columns. A part begins at a multiple of `GROUP_COLUMNS`, so its steps are
-                    // its own.
-                    unsafe {
-                        cells.fill::<Left>(
-                            &Between { part, bias, precision: U::PRECISION },
-                            Depth::Columns,
-                            0..panels,
-                            0..steps,
-                        )
-                    };
+                    let (begin, len) = (part.columns.start, part.columns.len());
+                    let bias = bias.map(|bias| &bias[part.columns.clone()]);
+                    let mut numbers = [0.0; GROUP_COLUMNS];
+                    for row in part.rows.clone() {
+                        rows::biased_gelu(part.row(row), bias, U::PRECISION, &mut numbers[..len]);
+                        // SAFETY: there is room for all columns. A part begins at a multiple of `GROUP_COLUMNS`, so its steps
+                        // are its own.
+                        unsafe { cells.write(row, begin, &numbers[..len.next_multiple_of(U::STEP)]) };
+                    }
                 },
             );
             let left = Panels { data: between, steps, extent: rows.len(), depth: Depth::Columns };
@@ -93,32 +90,6 @@ pub fn multiply_twice<U: Unit>(
             );
         });
     });
-}
-
-/// A finished part of the inner map, on its way into the outer one.
-struct Between<'a> {
-    part: Finished<'a>,
-    bias: Option<&'a [f32]>,
-    precision: Precision,
-}
-
-impl Source for Between<'_> {
-    fn shape(&self) -> [usize; 2] {
-        [self.part.rows.len(), self.part.columns.len()]
-    }
-
-    #[inline(always)]
-    fn read(&self, row: usize, column: usize, out: &mut [f32]) {
-        let sums = &self.part.row(self.part.rows.start + row)[column..][..out.len()];
-        match self.bias {
-            None => out.copy_from_slice(sums),
-            Some(bias) => math::add(sums, &bias[self.part.columns.start + column..][..out.len()], out),
-        }
-        rows::gelu(out, self.precision);
-    }
-
-    #[inline(always)]
-    fn prefetch(&self, _: usize, _: usize, _: usize) {}
 }
 
 /// The product of gradients, which follow each other in depth, with `right`, if there is one; and from the same reading
@@ -134,7 +105,7 @@ pub fn multiply_gradients<U: Unit>(
     let mut transposed: Vec<Packed<U>> =
         gradients.iter().map(|x| Packed::empty(arena, &Layout::of::<U>(x, Depth::Rows), Depth::Rows)).collect();
     let turned: Vec<_> = transposed.iter_mut().map(|packed| packed.cells(U::ROWS, 0)).collect();
-    let parts = by_rows(gradients.first().map_or(0, |x| x.shape()[0]), |rows| {
+    let parts = by_rows(gradients.first().map_or(0, |x| x.shape()[0]), GROUP_ROWS, |rows| {
         with_panels::<U, _, 1, 0>([scratch_len::<U>(rows.len(), steps * U::STEP)], [], |[data], []| {
             let mut first = 0;
             let sums: Vec<Vec<f32>> = gradients
@@ -169,10 +140,22 @@ pub fn multiply_gradients<U: Unit>(
     Turned { transposed, sums }
 }
 
-/// `f` of each group of rows: whole panels and whole steps of every unit.
-fn by_rows<R: Send>(rows: usize, f: impl Fn(Range<usize>) -> R + Sync) -> Vec<R> {
-    let groups = (0..rows.div_ceil(GROUP_ROWS)).into_par_iter();
-    groups.map(|group| f(group * GROUP_ROWS..rows.min((group + 1) * GROUP_ROWS))).collect()
+/// `f` of each group of so many rows: whole panels and whole steps of every unit.
+fn by_rows<R: Send>(rows: usize, group: usize, f: impl Fn(Range<usize>) -> R + Sync) -> Vec<R> {
+    let groups = (0..rows.div_ceil(group)).into_par_iter();
+    groups.map(|number| f(number * group..rows.min((number + 1) * group))).collect()
+}
+
+/// How many of a forward pass's rows are a group, for which weights are read once: groups are about as long as each other. In
+/// bf16 what is between the maps of a feed-forward block is half as long, and leaves the second-level cache room for more.
+fn rows_at_once<U: Unit>(rows: usize) -> usize {
+    /// Whole panels of every unit.
+    const WHOLE: usize = 96;
+    let most = match U::PRECISION {
+        Precision::F32 => GROUP_ROWS,
+        Precision::Bf16 => 512,
+    };
+    rows.div_ceil(rows.div_ceil(most).max(1)).next_multiple_of(WHOLE).max(WHOLE)
 }
 
 /// The product of a group of rows, which begins at `first`, with each right operand. Threads that are idle help.

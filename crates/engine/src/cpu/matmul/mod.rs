@@ -30,13 +30,14 @@ use crate::kernels::Matrix;
 use crate::precision::Precision;
 use crate::tensor::Tensor;
 
-/// Rows and columns of the product that are computed together: their sums (110 kB) and the rows' operand stay in the
-/// second-level cache, a panel of the columns' operand in the first.
+/// Rows and columns of a product that are computed together, where nothing else is said of rows: their sums (110 kB) and the
+/// rows' operand stay in the second-level cache, a panel of the columns' operand in the first.
 const GROUP_ROWS: usize = 192;
 pub const GROUP_COLUMNS: usize = 128;
-/// From one row of a group's sums to the next: a power of 2 would lay the rows of a block into few sets of the first-level
-/// cache, where they push each other and the panel out.
-const SUMS_APART: usize = GROUP_COLUMNS + 16;
+/// By how much rows of sums are further apart than they are long: at a power of 2 the rows of a block would lie in few sets
+/// of the first-level cache, where they push each other and the panel out.
+pub const MORE: usize = 16;
+const SUMS_APART: usize = GROUP_COLUMNS + MORE;
 /// A finished part goes along many rows: so far ahead the cache is told which come next.
 pub const ROWS_AHEAD: usize = 6;
 /// Bytes of a panel of the columns' operand that are gone through at once, at most.
@@ -157,7 +158,7 @@ fn group<U: Unit, R>(
     [rows, columns]: [Range<usize>; 2],
     store: impl FnOnce(Finished<'_>) -> R,
 ) -> R {
-    with_scratch(GROUP_ROWS * SUMS_APART, |sums| {
+    with_scratch(rows.len() * U::ROWS * SUMS_APART, |sums| {
         let most = (PANEL_BYTES / (U::COLUMNS * U::STEP * size_of::<U::Element>())).max(1);
         // Parts of one length: a short one costs as much time for its sums.
         let at_once = left.steps.div_ceil(left.steps.div_ceil(most).max(1)).max(1);

@@ -411,6 +411,19 @@ impl<U: Unit> Cells<U> {
         unsafe { std::slice::from_raw_parts_mut(self.data.add(at), self.size) }
     }
 
+    /// Writes whole steps of a row of left panels that are packed along columns, from a column on.
+    ///
+    /// # Safety
+    /// As [`Cells::fill`].
+    #[inline(always)]
+    pub unsafe fn write(&self, row: usize, column: usize, numbers: &[f32]) {
+        for (step, numbers) in numbers.chunks_exact(U::STEP).enumerate() {
+            // SAFETY: as the caller promises.
+            let cell = unsafe { self.cell(row / U::ROWS, column / U::STEP + step) };
+            U::convert(numbers, &mut cell[U::place_of_row(row % U::ROWS)..][..U::STEP]);
+        }
+    }
+
     /// Packs some steps of some panels.
     ///
     /// # Safety

@@ -28,50 +28,103 @@ fn half_plus_odd<const N: usize>(x: [__m512; 2], function: &HalfPlusOdd<N>) -> [
     [0, 1].map(|i| _mm512_fmadd_ps(x[i], poly[i], _mm512_set1_ps(0.5)))
 }
 
-/// Two registers of a row from `at` on, zeros beyond its end.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn load_two(row: &[f32], at: usize) -> [__m512; 2] {
-    // SAFETY: the masks let the row's elements through.
-    [at, at + LANES]
-        .map(|at| unsafe { _mm512_maskz_loadu_ps(lanes_below(row.len(), at), row.as_ptr().wrapping_add(at)) })
+/// Goes along a row two registers at a time: `f` is told where it stands, and which lanes lie in the row. All but the last
+/// are whole, which `f` is compiled for.
+#[inline(always)]
+fn by_two(len: usize, mut f: impl FnMut(usize, [__mmask16; 2])) {
+    let whole = len / (2 * LANES) * (2 * LANES);
+    (0..whole).step_by(2 * LANES).for_each(|at| f(at, [u16::MAX; 2]));
+    if whole < len {
+        f(whole, [lanes_below(len, whole), lanes_below(len, whole + LANES)]);
+    }
 }
 
-/// Stores them, as far as the row goes.
+/// Two registers of a row from `at` on, zeros in other lanes.
+///
+/// # Safety
+/// The lanes must lie in the row.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn store_two([first, second]: [__m512; 2], row: &mut [f32], at: usize) {
-    for (x, at) in [(first, at), (second, at + LANES)] {
-        // SAFETY: as above.
-        unsafe { _mm512_mask_storeu_ps(row.as_mut_ptr().wrapping_add(at), lanes_below(row.len(), at), x) };
+unsafe fn load_two(row: &[f32], at: usize, lanes: [__mmask16; 2]) -> [__m512; 2] {
+    // SAFETY: as the caller promises.
+    [0, 1].map(|i| unsafe { _mm512_maskz_loadu_ps(lanes[i], row.as_ptr().wrapping_add(at + i * LANES)) })
+}
+
+/// Stores their lanes.
+///
+/// # Safety
+/// As [`load_two`].
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn store_two(registers: [__m512; 2], row: &mut [f32], at: usize, lanes: [__mmask16; 2]) {
+    for (i, register) in registers.into_iter().enumerate() {
+        // SAFETY: as the caller promises.
+        unsafe { _mm512_mask_storeu_ps(row.as_mut_ptr().wrapping_add(at + i * LANES), lanes[i], register) };
     }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn gelu_of<const N: usize>(x: [__m512; 2], normal: &HalfPlusOdd<N>) -> [__m512; 2] {
+    let half = half_plus_odd(x, normal);
+    [0, 1].map(|i| _mm512_mul_ps(x[i], half[i]))
 }
 
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub fn gelu<const N: usize>(row: &mut [f32], normal: &HalfPlusOdd<N>) {
-    for at in (0..row.len()).step_by(2 * LANES) {
-        let x = load_two(row, at);
-        let half = half_plus_odd(x, normal);
-        store_two([0, 1].map(|i| _mm512_mul_ps(x[i], half[i])), row, at);
-    }
+    by_two(
+        row.len(),
+        #[inline(always)]
+        // SAFETY: the lanes lie in the row; the caller's machine has the instructions.
+        |at, lanes| unsafe { store_two(gelu_of(load_two(row, at, lanes), normal), row, at, lanes) },
+    );
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub fn biased_gelu<const N: usize>(row: &[f32], bias: Option<&[f32]>, normal: &HalfPlusOdd<N>, out: &mut [f32]) {
+    assert!(row.len() == out.len() && bias.is_none_or(|bias| bias.len() == row.len()));
+    by_two(
+        row.len(),
+        #[inline(always)]
+        // SAFETY: as above, of all three.
+        |at, lanes| unsafe {
+            let mut x = load_two(row, at, lanes);
+            if let Some(bias) = bias {
+                let bias = load_two(bias, at, lanes);
+                x = [_mm512_add_ps(x[0], bias[0]), _mm512_add_ps(x[1], bias[1])];
+            }
+            store_two(gelu_of(x, normal), out, at, lanes);
+        },
+    );
 }
 
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub fn gelu_slopes<const N: usize>(row: &[f32], slope: &HalfPlusOdd<N>, slopes: &mut [f32]) {
-    for at in (0..row.len()).step_by(2 * LANES) {
-        store_two(half_plus_odd(load_two(row, at), slope), slopes, at);
-    }
+    assert!(row.len() <= slopes.len());
+    by_two(
+        row.len(),
+        #[inline(always)]
+        // SAFETY: as above.
+        |at, lanes| unsafe { store_two(half_plus_odd(load_two(row, at, lanes), slope), slopes, at, lanes) },
+    );
 }
 
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub fn sigmoid(row: &[f32], out: &mut [f32]) {
     assert_eq!(row.len(), out.len());
-    for at in (0..row.len()).step_by(2 * LANES) {
-        store_two(load_two(row, at).map(|x| sigmoid_of(x)), out, at);
-    }
+    by_two(
+        row.len(),
+        #[inline(always)]
+        // SAFETY: as above.
+        |at, lanes| unsafe {
+            let [first, second] = load_two(row, at, lanes);
+            store_two([sigmoid_of(first), sigmoid_of(second)], out, at, lanes);
+        },
+    );
 }
 
 #[inline]
@@ -91,18 +144,27 @@ fn sigmoid_of(x: __m512) -> __m512 {
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub fn add_sigmoid_slopes(row: &[f32], factors: &[f32], shares: Option<&[f32]>, out: &mut [f32]) {
-    for at in (0..row.len()).step_by(2 * LANES) {
-        let [factors, before] = [factors, &*out].map(|row| load_two(row, at));
-        let x = load_two(row, at);
-        let p = [sigmoid_of(x[0]), sigmoid_of(x[1])];
-        let shares = shares.map(|shares| load_two(shares, at));
-        let sums = [0, 1].map(|i| {
-            let slope = _mm512_fnmadd_ps(p[i], p[i], p[i]);
-            let factor = shares.map_or(factors[i], |shares| _mm512_mul_ps(factors[i], shares[i]));
-            _mm512_fmadd_ps(factor, slope, before[i])
-        });
-        store_two(sums, out, at);
-    }
+    let len = row.len();
+    assert!(factors.len() == len && out.len() == len && shares.is_none_or(|shares| shares.len() == len));
+    by_two(
+        len,
+        #[inline(always)]
+        // SAFETY: as above, of all four.
+        |at, lanes| unsafe {
+            let x = load_two(row, at, lanes);
+            let (mut factors, before) = (load_two(factors, at, lanes), load_two(out, at, lanes));
+            if let Some(shares) = shares {
+                let shares = load_two(shares, at, lanes);
+                factors = [_mm512_mul_ps(factors[0], shares[0]), _mm512_mul_ps(factors[1], shares[1])];
+            }
+            let mut sums = before;
+            for i in 0..2 {
+                let p = sigmoid_of(x[i]);
+                sums[i] = _mm512_fmadd_ps(factors[i], _mm512_fnmadd_ps(p, p, p), before[i]);
+            }
+            store_two(sums, out, at, lanes);
+        },
+    );
 }
 
 const DOWN: i32 = _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC;
@@ -155,25 +217,30 @@ fn each(seen: usize, drops: Option<Drops<'_>>, mut f: impl FnMut(usize, __mmask1
 }
 
 #[inline]
-#[target_feature(enable = "avx512f,avx512dq")]
-pub fn soften(scores: &mut [f32], scale: f32, seen: usize, drops: Option<Drops<'_>>) -> (f32, f32) {
-    let whole = seen.next_multiple_of(LANES);
-    assert!(scores.len() >= whole);
+#[target_feature(enable = "avx512f")]
+pub fn largest(scores: &[f32]) -> f32 {
     // Two, which do not wait for each other.
     let mut maxima = [_mm512_set1_ps(f32::NEG_INFINITY); 2];
     each(
-        seen,
+        scores.len(),
         None,
         #[inline(always)]
         |at, lanes, _| {
             let [max, other] = maxima;
-            // SAFETY: whole registers up to `whole`, which lies in the row.
+            // SAFETY: the mask lets the row's elements through.
             let max =
                 unsafe { _mm512_mask_max_ps(max, lanes, max, _mm512_maskz_loadu_ps(lanes, scores.as_ptr().add(at))) };
             maxima = [other, max];
         },
     );
-    let max = _mm512_reduce_max_ps(_mm512_max_ps(maxima[0], maxima[1]));
+    _mm512_reduce_max_ps(_mm512_max_ps(maxima[0], maxima[1]))
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq")]
+pub fn soften(scores: &mut [f32], max: f32, scale: f32, seen: usize, drops: Option<Drops<'_>>) -> f32 {
+    let whole = seen.next_multiple_of(LANES);
+    assert!(scores.len() >= whole);
     let (scales, maxima) = (_mm512_set1_ps(scale), _mm512_set1_ps(max));
     let mut sum = _mm512_setzero_ps();
     each(
@@ -181,7 +248,7 @@ pub fn soften(scores: &mut [f32], scale: f32, seen: usize, drops: Option<Drops<'
         drops,
         #[inline(always)]
         |at, lanes, kept| {
-            // SAFETY: as above.
+            // SAFETY: whole registers up to `whole`, which lies in the row.
             unsafe {
                 let scores = scores.as_mut_ptr().add(at);
                 // The difference first: it is 0 of the largest, however large that is.
@@ -193,7 +260,7 @@ pub fn soften(scores: &mut [f32], scale: f32, seen: usize, drops: Option<Drops<'
         },
     );
     scores[whole..].fill(0.0);
-    (max * scale, _mm512_reduce_add_ps(sum))
+    _mm512_reduce_add_ps(sum)
 }
 
 #[inline]

@@ -202,12 +202,13 @@ pub fn release_tiles() {
     unsafe { asm!("tilerelease", options(nostack, nomem)) }
 }
 
-/// Lines that the cache is asked for in a step: what a sixth of a panel's step takes, since at most six panels of rows share
-/// the asking. Of fewer not all lines are asked for.
+/// Lines that the cache is asked for in a step: what a sixth of a panel's step takes. Of fewer than six panels of rows not all
+/// lines are asked for, of more some again.
 const LINES_A_STEP: usize = 6;
 
-/// Two tiles of rows by two of columns: four tiles of sums, each operand's tile read once for two products. Left tiles are
-/// read as what will not serve again soon, so that the right panel stays in the first-level cache.
+/// Two tiles of rows by two of columns: four tiles of sums, each operand's tile read once for two products. All four are read
+/// before the products, which then wait less for them. Left tiles are read as what will not serve again soon, so that the
+/// right panel stays in the first-level cache.
 pub unsafe fn amx(operands: Operands<u16>, block: *mut f32, stride: usize, accumulate: bool) {
     let Operands { steps, left, right, next, .. } = operands;
     // SAFETY: as the caller promises: reads are in the panels, writes in the block. Tiles are no one else's.
@@ -233,13 +234,13 @@ pub unsafe fn amx(operands: Operands<u16>, block: *mut f32, stride: usize, accum
                 "prefetcht0 [{next}]",
                 "tileloadd tmm6, [{right} + {line}*1]",
                 "prefetcht0 [{next} + 64]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "prefetcht0 [{next} + 2*64]",
                 "tileloadd tmm7, [{right} + {line}*1 + 1024]",
-                "prefetcht0 [{next} + 3*64]",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "prefetcht0 [{next} + 4*64]",
+                "prefetcht0 [{next} + 2*64]",
                 "tileloaddt1 tmm5, [{left} + {line}*1 + 1024]",
+                "prefetcht0 [{next} + 3*64]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "prefetcht0 [{next} + 4*64]",
+                "tdpbf16ps tmm1, tmm4, tmm7",
                 "prefetcht0 [{next} + 5*64]",
                 "tdpbf16ps tmm2, tmm5, tmm6",
                 "tdpbf16ps tmm3, tmm5, tmm7",
