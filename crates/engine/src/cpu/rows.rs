@@ -27,40 +27,21 @@ fn has_avx512() -> bool {
 /// Draws taken at once: enough for vector registers, few enough for the stack.
 const DRAWS: usize = 256;
 
-/// GELU of each element, `x·Φ(x)`: Φ to 3e-7, or to 1.1e-5 for products in bf16.
+/// GELU of each element with its bias, where there is one: `x·Φ(x)` with Φ to 3e-7, or to 1.1e-5 for products in bf16.
 #[inline(always)]
-pub fn gelu(row: &mut [f32], precision: Precision) {
+pub fn gelu(row: &[f32], bias: Option<&[f32]>, precision: Precision, out: &mut [f32]) {
     match precision {
-        Precision::F32 => gelu_by(row, &math::NORMAL),
-        Precision::Bf16 => gelu_by(row, &math::NORMAL_OF_BF16),
+        Precision::F32 => gelu_by(row, bias, &math::NORMAL, out),
+        Precision::Bf16 => gelu_by(row, bias, &math::NORMAL_OF_BF16, out),
     }
 }
 
 #[inline(always)]
-fn gelu_by<const N: usize>(row: &mut [f32], normal: &HalfPlusOdd<N>) {
+fn gelu_by<const N: usize>(row: &[f32], bias: Option<&[f32]>, normal: &HalfPlusOdd<N>, out: &mut [f32]) {
     #[cfg(target_arch = "x86_64")]
     if has_avx512() {
         // SAFETY: the machine has the instructions.
-        return unsafe { avx512::gelu(row, normal) };
-    }
-    row.iter_mut().for_each(|x| *x *= normal.at(*x));
-}
-
-/// GELU of each element with its bias, where there is one.
-#[inline(always)]
-pub fn biased_gelu(row: &[f32], bias: Option<&[f32]>, precision: Precision, out: &mut [f32]) {
-    match precision {
-        Precision::F32 => biased_gelu_by(row, bias, &math::NORMAL, out),
-        Precision::Bf16 => biased_gelu_by(row, bias, &math::NORMAL_OF_BF16, out),
-    }
-}
-
-#[inline(always)]
-fn biased_gelu_by<const N: usize>(row: &[f32], bias: Option<&[f32]>, normal: &HalfPlusOdd<N>, out: &mut [f32]) {
-    #[cfg(target_arch = "x86_64")]
-    if has_avx512() {
-        // SAFETY: the machine has the instructions.
-        return unsafe { avx512::biased_gelu(row, bias, normal, out) };
+        return unsafe { avx512::gelu(row, bias, normal, out) };
     }
     match bias {
         None => out.copy_from_slice(row),
@@ -125,11 +106,11 @@ fn add_sigmoid_slopes_anywhere(row: &[f32], factors: &[f32], shares: Option<&[f3
 
 /// The largest of some scores; −∞ of none.
 #[inline(always)]
-pub fn largest(scores: &[f32]) -> f32 {
+pub fn max(scores: &[f32]) -> f32 {
     #[cfg(target_arch = "x86_64")]
     if has_avx512() {
         // SAFETY: the machine has the instructions.
-        return unsafe { avx512::largest(scores) };
+        return unsafe { avx512::max(scores) };
     }
     math::max(scores)
 }
@@ -233,7 +214,7 @@ mod tests {
         for largest in [96_737_042_432.0_f32, 1.024e11, 1e6, 0.3, -7e8] {
             let mut scores = [largest; 16];
             scores[1] = largest - largest.abs();
-            let max = super::largest(&scores[..2]);
+            let max = max(&scores[..2]);
             let sum = soften(&mut scores, max, 0.180_336_88, 2, None);
             assert_eq!((max, scores[0]), (largest, 1.0));
             assert!((1.0..=2.0).contains(&sum), "{largest}: {sum}");
@@ -258,7 +239,7 @@ mod tests {
             let (x, dy) = (numbers(len, seed), numbers(len, seed + 1));
 
             let (mut a, mut b) = (x.clone(), x.clone());
-            let max = largest(&x[..seen]);
+            let max = super::max(&x[..seen]);
             prop_assert_eq!(max, math::max(&x[..seen]));
             let (sum, other_sum) = (soften(&mut a, max, 0.7, seen, drops), soften_anywhere(&mut b, max, 0.7, seen, drops));
             assert_alike(&[sum / other_sum], &[1.0]);
@@ -280,14 +261,12 @@ mod tests {
                 (Precision::Bf16, each(&|x| math::NORMAL_OF_BF16.at(x)), each(&|x| math::SLOPE_OF_BF16.at(x))),
             ] {
                 let mut a = x.clone();
-                gelu(&mut a, precision);
+                gelu(&x, None, precision, &mut a);
                 assert_alike(&a, &x.iter().zip(normal).map(|(x, normal)| x * normal).collect::<Vec<_>>());
-                let sums: Vec<f32> = x.iter().zip(&dy).map(|(x, bias)| x + bias).collect();
-                for (bias, mut plain) in [(None, x.clone()), (Some(&*dy), sums)] {
-                    biased_gelu(&x, bias, precision, &mut a);
-                    gelu(&mut plain, precision);
-                    prop_assert_eq!(&a, &plain);
-                }
+                let (sums, mut of_sums) = (x.iter().zip(&dy).map(|(x, bias)| x + bias).collect::<Vec<_>>(), x.clone());
+                gelu(&sums, None, precision, &mut of_sums);
+                gelu(&x, Some(&dy), precision, &mut a);
+                prop_assert_eq!(&a, &of_sums);
                 gelu_slopes(&x, precision, &mut a);
                 assert_alike(&a, &slope);
             }

@@ -6,11 +6,11 @@ use std::ops::Range;
 use crate::cpu::dropout::blocks_per_row;
 use crate::cpu::math;
 use crate::cpu::matmul::{
-    Depth, Finished, MORE, PanelRows, Panels, Products, TILE, Unit, View, left_here, multiply_here, right_here,
+    Depth, Finished, PADDING, PanelRows, Panels, Products, TILE, Unit, View, left_here, multiply_here, right_here,
     scratch_len, with_panels,
 };
 use crate::cpu::parallel::Block;
-use crate::cpu::rows::{Drops, largest, soften, soften_backward};
+use crate::cpu::rows::{self, Drops, soften, soften_backward};
 use crate::ops::attention::{Attention, AttentionDropout};
 use crate::random::{Stream, threshold};
 use crate::sequences::Sequences;
@@ -94,7 +94,7 @@ impl<'a> Head<'a> {
         let lens =
             [scratch_len::<U>(t, d), scratch_len::<U>(t, d), scratch_len::<U>(d, t), scratch_len::<U>(U::ROWS, t)];
         let kept = self.options.dropout.map_or(1.0, |dropout| 1.0 / (1.0 - dropout.probability));
-        let (scale, apart) = (self.scale() * LOG2_E, seen + MORE);
+        let (scale, apart) = (self.scale() * LOG2_E, seen + PADDING);
         with_panels::<U, _, 4, 2>(lens, [U::ROWS * apart, U::ROWS * width], |panels, [scores, mixed]| {
             let [queries, keys, values, powers] = panels;
             let queries = left_here::<U>(&self.view(q, &(0..t), &self.query), Depth::Columns, queries);
@@ -112,7 +112,7 @@ impl<'a> Head<'a> {
                     || {
                         // All of them first: no row then waits for its own.
                         for (place, row) in rows.clone().enumerate() {
-                            maxima[place] = largest(&scores[place * apart..][..self.visible(row)]);
+                            maxima[place] = rows::max(&scores[place * apart..][..self.visible(row)]);
                         }
                         for (place, row) in rows.clone().enumerate() {
                             let scores = &mut scores[place * apart..][..seen];

@@ -30,7 +30,7 @@ pub fn multiply_rows<U: Unit>(
     store: impl Fn(usize, Finished<'_>) + Sync,
 ) {
     let [rows, columns] = source.x.shape();
-    by_rows(rows, rows_at_once::<U>(rows), |rows| {
+    by_rows(rows, rows_at_once::<U>(rows, columns), |rows| {
         with_panels::<U, _, 1, 0>([scratch_len::<U>(rows.len(), columns)], [], |[data], []| {
             multiply_group(
                 left_here::<U>(&source.rows(&rows), Depth::Columns, data),
@@ -58,7 +58,7 @@ pub fn multiply_twice<U: Unit>(
     let width = inner.extent;
     let steps = width.div_ceil(U::STEP);
     assert!(steps == outer.steps);
-    by_rows(rows, rows_at_once::<U>(rows), |rows| {
+    by_rows(rows, rows_at_once::<U>(rows, columns.max(width)), |rows| {
         let lens = [columns, width].map(|depth| scratch_len::<U>(rows.len(), depth));
         with_panels::<U, _, 2, 0>(lens, [], |[data, between], []| {
             let left = left_here::<U>(&source.part(&rows, &(0..columns)), Depth::Columns, data);
@@ -73,7 +73,7 @@ pub fn multiply_twice<U: Unit>(
                     let bias = bias.map(|bias| &bias[part.columns.clone()]);
                     let mut numbers = [0.0; GROUP_COLUMNS];
                     for row in part.rows.clone() {
-                        rows::biased_gelu(part.row(row), bias, U::PRECISION, &mut numbers[..len]);
+                        rows::gelu(part.row(row), bias, U::PRECISION, &mut numbers[..len]);
                         // SAFETY: there is room for all columns. A part begins at a multiple of `GROUP_COLUMNS`, so its steps
                         // are its own.
                         unsafe { cells.write(row, begin, &numbers[..len.next_multiple_of(U::STEP)]) };
@@ -147,13 +147,15 @@ fn by_rows<R: Send>(rows: usize, group: usize, f: impl Fn(Range<usize>) -> R + S
 }
 
 /// How many of a forward pass's rows are a group, for which weights are read once: groups are about as long as each other. In
-/// bf16 what is between the maps of a feed-forward block is half as long, and leaves the second-level cache room for more.
-fn rows_at_once<U: Unit>(rows: usize) -> usize {
+/// bf16 an operand so deep is half as long, and leaves the second-level cache room for more.
+fn rows_at_once<U: Unit>(rows: usize, depth: usize) -> usize {
     /// Whole panels of every unit.
     const WHOLE: usize = 96;
+    /// Elements of the rows' operand at most: 1.5 MB.
+    const ELEMENTS: usize = 512 * 1536;
     let most = match U::PRECISION {
         Precision::F32 => GROUP_ROWS,
-        Precision::Bf16 => 512,
+        Precision::Bf16 => (ELEMENTS / depth.max(1)).clamp(GROUP_ROWS, 512),
     };
     rows.div_ceil(rows.div_ceil(most).max(1)).next_multiple_of(WHOLE).max(WHOLE)
 }

@@ -36,8 +36,8 @@ const GROUP_ROWS: usize = 192;
 pub const GROUP_COLUMNS: usize = 128;
 /// By how much rows of sums are further apart than they are long: at a power of 2 the rows of a block would lie in few sets
 /// of the first-level cache, where they push each other and the panel out.
-pub const MORE: usize = 16;
-const SUMS_APART: usize = GROUP_COLUMNS + MORE;
+pub const PADDING: usize = 16;
+const SUMS_APART: usize = GROUP_COLUMNS + PADDING;
 /// A finished part goes along many rows: so far ahead the cache is told which come next.
 pub const ROWS_AHEAD: usize = 6;
 /// Bytes of a panel of the columns' operand that are gone through at once, at most.

@@ -116,9 +116,9 @@ impl Source for Activated<'_> {
 
     #[inline(always)]
     fn read(&self, row: usize, column: usize, out: &mut [f32]) {
-        self.x.read(row, column, out);
-        if let Some(precision) = self.gelu {
-            rows::gelu(out, precision);
+        match self.gelu {
+            None => self.x.read(row, column, out),
+            Some(precision) => rows::gelu(&self.x.row(row)[column..][..out.len()], None, precision, out),
         }
     }
 
@@ -411,7 +411,8 @@ impl<U: Unit> Cells<U> {
         unsafe { std::slice::from_raw_parts_mut(self.data.add(at), self.size) }
     }
 
-    /// Writes whole steps of a row of left panels that are packed along columns, from a column on.
+    /// Writes whole steps of a row of left panels that are packed along columns, from a column on. What is never written comes
+    /// into no other row of a product.
     ///
     /// # Safety
     /// As [`Cells::fill`].

@@ -72,23 +72,12 @@ fn gelu_of<const N: usize>(x: [__m512; 2], normal: &HalfPlusOdd<N>) -> [__m512; 
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub fn gelu<const N: usize>(row: &mut [f32], normal: &HalfPlusOdd<N>) {
-    by_two(
-        row.len(),
-        #[inline(always)]
-        // SAFETY: the lanes lie in the row; the caller's machine has the instructions.
-        |at, lanes| unsafe { store_two(gelu_of(load_two(row, at, lanes), normal), row, at, lanes) },
-    );
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-pub fn biased_gelu<const N: usize>(row: &[f32], bias: Option<&[f32]>, normal: &HalfPlusOdd<N>, out: &mut [f32]) {
+pub fn gelu<const N: usize>(row: &[f32], bias: Option<&[f32]>, normal: &HalfPlusOdd<N>, out: &mut [f32]) {
     assert!(row.len() == out.len() && bias.is_none_or(|bias| bias.len() == row.len()));
     by_two(
         row.len(),
         #[inline(always)]
-        // SAFETY: as above, of all three.
+        // SAFETY: the lanes lie in all three rows; the caller's machine has the instructions.
         |at, lanes| unsafe {
             let mut x = load_two(row, at, lanes);
             if let Some(bias) = bias {
@@ -218,7 +207,7 @@ fn each(seen: usize, drops: Option<Drops<'_>>, mut f: impl FnMut(usize, __mmask1
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub fn largest(scores: &[f32]) -> f32 {
+pub fn max(scores: &[f32]) -> f32 {
     // Two, which do not wait for each other.
     let mut maxima = [_mm512_set1_ps(f32::NEG_INFINITY); 2];
     each(
