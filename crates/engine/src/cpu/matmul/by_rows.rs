@@ -146,18 +146,14 @@ fn by_rows<R: Send>(rows: usize, group: usize, f: impl Fn(Range<usize>) -> R + S
     groups.map(|number| f(number * group..rows.min((number + 1) * group))).collect()
 }
 
-/// How many of a forward pass's rows are a group, for which weights are read once: groups are about as long as each other. In
-/// bf16 an operand so deep is half as long, and leaves the second-level cache room for more.
+/// How many rows of a forward pass are a group, for which weights are read once. In bf16 those of a thread's own pass are one,
+/// where they leave the second-level cache room; of more rows there are several for threads to share.
 fn rows_at_once<U: Unit>(rows: usize, depth: usize) -> usize {
-    /// Whole panels of every unit.
-    const WHOLE: usize = 96;
-    /// Elements of the rows' operand at most: 1.5 MB.
-    const ELEMENTS: usize = 512 * 1536;
-    let most = match U::PRECISION {
-        Precision::F32 => GROUP_ROWS,
-        Precision::Bf16 => (ELEMENTS / depth.max(1)).clamp(GROUP_ROWS, 512),
-    };
-    rows.div_ceil(rows.div_ceil(most).max(1)).next_multiple_of(WHOLE).max(WHOLE)
+    /// Rows that are one group at most.
+    const ROWS: usize = 512;
+    /// Elements of their operand at most: 1.5 MB.
+    const ELEMENTS: usize = ROWS * 1536;
+    if U::PRECISION == Precision::Bf16 && rows <= ROWS && rows * depth <= ELEMENTS { ROWS } else { GROUP_ROWS }
 }
 
 /// The product of a group of rows, which begins at `first`, with each right operand. Threads that are idle help.

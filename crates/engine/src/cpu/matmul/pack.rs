@@ -343,7 +343,7 @@ pub struct Cells<U: Unit> {
     first: usize,
 }
 
-// SAFETY: the only access is `fill`, whose contract forbids two threads on one cell.
+// SAFETY: the only accesses are `fill` and `write`, whose contract forbids two threads on one cell.
 unsafe impl<U: Unit> Sync for Cells<U> {}
 
 /// Packs rows as a left operand and, turned, as another, and sums their columns: from one reading of each tile where

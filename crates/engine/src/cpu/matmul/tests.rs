@@ -120,14 +120,15 @@ fn a_row_of_a_product_has_the_same_bits_whatever_rows_are_with_it() {
 fn a_feed_forward_block_is_the_same_bits_as_its_two_maps() {
     use crate::cpu::linear;
     use crate::kernels::{Activation, Affine};
-    // The last two have several groups of rows in every precision, of 384 and of 192.
+    // Of the last three, rows are one group of 500 in bf16, are too many for it, or too deep.
     for [rows, columns, width, out] in [
         [1, 1, 1, 1],
         [5, 33, 70, 40],
         [200, 64, 300, 64],
         [389, 130, 257, 150],
-        [1100, 70, 96, 64],
-        [700, 32, 4096, 40],
+        [500, 70, 96, 64],
+        [700, 32, 96, 40],
+        [450, 32, 2048, 40],
     ] {
         let x = random(&[rows, columns], 1);
         let [w1, b1, w2, b2] =

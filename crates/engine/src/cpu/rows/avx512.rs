@@ -65,13 +65,6 @@ unsafe fn store_two(registers: [__m512; 2], row: &mut [f32], at: usize, lanes: [
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn gelu_of<const N: usize>(x: [__m512; 2], normal: &HalfPlusOdd<N>) -> [__m512; 2] {
-    let half = half_plus_odd(x, normal);
-    [0, 1].map(|i| _mm512_mul_ps(x[i], half[i]))
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
 pub fn gelu<const N: usize>(row: &[f32], bias: Option<&[f32]>, normal: &HalfPlusOdd<N>, out: &mut [f32]) {
     assert!(row.len() == out.len() && bias.is_none_or(|bias| bias.len() == row.len()));
     by_two(
@@ -84,7 +77,8 @@ pub fn gelu<const N: usize>(row: &[f32], bias: Option<&[f32]>, normal: &HalfPlus
                 let bias = load_two(bias, at, lanes);
                 x = [_mm512_add_ps(x[0], bias[0]), _mm512_add_ps(x[1], bias[1])];
             }
-            store_two(gelu_of(x, normal), out, at, lanes);
+            let half = half_plus_odd(x, normal);
+            store_two([_mm512_mul_ps(x[0], half[0]), _mm512_mul_ps(x[1], half[1])], out, at, lanes);
         },
     );
 }
