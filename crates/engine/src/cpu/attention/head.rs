@@ -4,13 +4,13 @@ use std::f32::consts::{LN_2, LOG2_E};
 use std::ops::Range;
 
 use crate::cpu::dropout::blocks_per_row;
-use crate::cpu::math;
+use crate::cpu::math::{self, LANES};
 use crate::cpu::matmul::{
     Depth, Finished, PADDING, PanelRows, Panels, Products, TILE, Unit, View, left_here, multiply_here, right_here,
     scratch_len, with_panels,
 };
-use crate::cpu::parallel::Block;
-use crate::cpu::rows::{self, Drops, soften, soften_backward};
+use crate::cpu::parallel::{Block, prefetch};
+use crate::cpu::rows::{self, Drops, Parts, soften, soften_backward};
 use crate::ops::attention::{Attention, AttentionDropout};
 use crate::random::{Stream, threshold};
 use crate::sequences::Sequences;
@@ -67,6 +67,15 @@ impl<'a> Head<'a> {
         View::of(x).part(&(begin + rows.start..begin + rows.end), columns)
     }
 
+    /// Asks for what the next head takes of a token to be brought into the cache.
+    #[inline(always)]
+    fn prefetch_next_head(&self, row: usize, qkv: [&Tensor; 3]) {
+        for (x, columns) in qkv.into_iter().zip([&self.query, &self.key, &self.key]) {
+            let at = (self.rows.start + row) * x.columns() + columns.end;
+            prefetch(x.data().as_ptr().wrapping_add(at), columns.len());
+        }
+    }
+
     /// How many keys the query at `row` sees.
     #[inline(always)]
     fn visible(&self, row: usize) -> usize {
@@ -105,20 +114,24 @@ impl<'a> Head<'a> {
             let products = unsafe { Products::<U>::begin() };
             for (panel, first) in (0..t).step_by(U::ROWS).enumerate() {
                 let rows = first..t.min(first + U::ROWS);
-                let (mut maxima, mut sums) = ([0.0; TILE], [1.0; TILE]);
                 products.of_panel(queries, panel, keys, scores, apart);
-                U::vectorised(
+                let sums = U::vectorised(
                     #[inline(always)]
                     || {
-                        // All of them first: no row then waits for its own.
+                        let (mut maxima, mut sums) = ([Parts([0.0; LANES]); TILE], [Parts([1.0; LANES]); TILE]);
                         for (place, row) in rows.clone().enumerate() {
-                            maxima[place] = rows::max(&scores[place * apart..][..self.visible(row)]);
+                            maxima[place] = rows::parts_of_max(&scores[place * apart..][..self.visible(row)]);
                         }
+                        let maxima = rows::maxima(&maxima);
                         for (place, row) in rows.clone().enumerate() {
+                            self.prefetch_next_head(row, [q, k, v]);
+                            out.prefetch(row);
                             let scores = &mut scores[place * apart..][..seen];
-                            sums[place] = soften(scores, maxima[place], scale, self.visible(row), self.drops(row));
+                            let (of_row, visible, drops) = ([maxima[place], scale], self.visible(row), self.drops(row));
+                            sums[place] = soften(scores, of_row, visible, drops, U::PRECISION);
                             powers.write(place, scores);
                         }
+                        let sums = rows::sums(&sums);
                         let mut logarithms = sums;
                         for sum in &mut logarithms {
                             *sum = math::ln(*sum);
@@ -126,6 +139,7 @@ impl<'a> Head<'a> {
                         for (place, row) in rows.clone().enumerate() {
                             lse.row(row)[0] = maxima[place] * scale * LN_2 + logarithms[place];
                         }
+                        sums
                     },
                 );
                 products.of_panel(powers.panels(rows.len()), 0, values, mixed, width);
