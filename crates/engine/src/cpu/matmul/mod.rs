@@ -125,8 +125,9 @@ impl<U: Unit> Products<U> {
         for column in 0..columns {
             let right = right.part(U::COLUMNS, column, 0..right.steps).as_ptr();
             let (steps, rows) = (left.steps, rows.as_ptr());
-            let next = right.wrapping_add(steps * U::COLUMNS * U::STEP);
-            let operands = Operands { steps, left: rows, left_depth: left.depth, right, next };
+            let share = steps * U::COLUMNS * U::STEP;
+            let next = right.wrapping_add(share);
+            let operands = Operands { steps, left: rows, left_depth: left.depth, right, next, share };
             let block = out[column * U::COLUMNS..].as_mut_ptr();
             // SAFETY: both parts hold `steps` steps; the block ends inside `out`; this thread began, and ended nothing.
             unsafe { U::multiply(operands, block, stride, false) };
@@ -179,7 +180,8 @@ fn group<U: Unit, R>(
                 for row in rows.clone() {
                     let left = left.part(U::ROWS, row, steps.clone()).as_ptr();
                     let next = after.wrapping_add((row - rows.start) * len / rows.len());
-                    let operands = Operands { steps: steps.len(), left, left_depth, right, next };
+                    let share = len.div_ceil(rows.len());
+                    let operands = Operands { steps: steps.len(), left, left_depth, right, next, share };
                     let first = (row - rows.start) * U::ROWS * SUMS_APART + (column - columns.start) * U::COLUMNS;
                     let block = &mut sums[first..first + (U::ROWS - 1) * SUMS_APART + U::COLUMNS];
                     // SAFETY: both parts hold `steps` steps; the block is inside the scratch; `begin` was called.

@@ -85,4 +85,6 @@ pub struct Operands<E> {
     /// The share of this product in what is likely to be read next in the place of `right`: brought near meanwhile. It need not
     /// exist.
     pub next: *const E,
+    /// How many elements that share is.
+    pub share: usize,
 }

@@ -202,15 +202,16 @@ pub fn release_tiles() {
     unsafe { asm!("tilerelease", options(nostack, nomem)) }
 }
 
-/// Lines that the cache is asked for in a step: what a sixth of a panel's step takes. Of fewer than six panels of rows not all
-/// lines are asked for, of more some again.
-const LINES_A_STEP: usize = 6;
+/// Numbers in a line of the cache.
+const LINE: usize = 32;
+/// Lines that the cache is asked for in a step: of a panel that meets so many panels of rows that its share in each is about
+/// as few, and of others. Of fewer than six panels of rows not all lines are asked for.
+const FEW_LINES: usize = 2;
+const MANY_LINES: usize = 6;
 
-/// Two tiles of rows by two of columns: four tiles of sums, each operand's tile read once for two products. All four are read
-/// before the products, which then wait less for them. Left tiles are read as what will not serve again soon, so that the
-/// right panel stays in the first-level cache.
+/// Two tiles of rows by two of columns: four tiles of sums.
 pub unsafe fn amx(operands: Operands<u16>, block: *mut f32, stride: usize, accumulate: bool) {
-    let Operands { steps, left, right, next, .. } = operands;
+    let Operands { steps, share, .. } = operands;
     // SAFETY: as the caller promises: reads are in the panels, writes in the block. Tiles are no one else's.
     unsafe {
         let below = block.add(SIDE * stride);
@@ -227,36 +228,10 @@ pub unsafe fn amx(operands: Operands<u16>, block: *mut f32, stride: usize, accum
         } else {
             asm!("tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3", options(nostack, nomem));
         }
-        if steps > 0 {
-            asm!(
-                "2:",
-                "tileloaddt1 tmm4, [{left} + {line}*1]",
-                "prefetcht0 [{next}]",
-                "tileloadd tmm6, [{right} + {line}*1]",
-                "prefetcht0 [{next} + 64]",
-                "tileloadd tmm7, [{right} + {line}*1 + 1024]",
-                "prefetcht0 [{next} + 2*64]",
-                "tileloaddt1 tmm5, [{left} + {line}*1 + 1024]",
-                "prefetcht0 [{next} + 3*64]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "prefetcht0 [{next} + 4*64]",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "prefetcht0 [{next} + 5*64]",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7",
-                "add {left}, 2048",
-                "add {right}, 2048",
-                "add {next}, {lines}",
-                "dec {steps}",
-                "jnz 2b",
-                left = inout(reg) left => _,
-                right = inout(reg) right => _,
-                next = inout(reg) next => _,
-                steps = inout(reg) steps => _,
-                line = in(reg) 64_usize,
-                lines = const LINES_A_STEP * 64,
-                options(nostack, readonly),
-            );
+        if share < (FEW_LINES + 1) * steps * LINE {
+            add_steps::<FEW_LINES>(operands);
+        } else {
+            add_steps::<MANY_LINES>(operands);
         }
         asm!(
             "tilestored [{block} + {row}*1], tmm0",
@@ -265,6 +240,55 @@ pub unsafe fn amx(operands: Operands<u16>, block: *mut f32, stride: usize, accum
             "tilestored [{below} + {row}*1 + 64], tmm3",
             block = in(reg) block, below = in(reg) below, row = in(reg) row,
             options(nostack),
+        );
+    }
+}
+
+/// Adds the products of all steps to the four tiles of sums, each operand's tile read once for two products. All four are read
+/// before the products, which then wait less for them. Left tiles are read as what will not serve again soon, so that the
+/// right panel stays in the first-level cache.
+///
+/// # Safety
+/// As [`Unit::multiply`](super::super::unit::Unit::multiply).
+#[inline]
+unsafe fn add_steps<const LINES: usize>(Operands { steps, left, right, next, .. }: Operands<u16>) {
+    if steps == 0 {
+        return;
+    }
+    // SAFETY: as the caller promises: reads are in the panels. Tiles are no one else's.
+    unsafe {
+        asm!(
+            "2:",
+            "tileloaddt1 tmm4, [{left} + {line}*1]",
+            "prefetcht0 [{next}]",
+            "tileloadd tmm6, [{right} + {line}*1]",
+            "prefetcht0 [{next} + 64]",
+            "tileloadd tmm7, [{right} + {line}*1 + 1024]",
+            ".if {lines} > 2",
+            "prefetcht0 [{next} + 2*64]",
+            "prefetcht0 [{next} + 3*64]",
+            ".endif",
+            "tileloaddt1 tmm5, [{left} + {line}*1 + 1024]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            ".if {lines} > 4",
+            "prefetcht0 [{next} + 4*64]",
+            "prefetcht0 [{next} + 5*64]",
+            ".endif",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "add {left}, 2048",
+            "add {right}, 2048",
+            "add {next}, {lines} * 64",
+            "dec {steps}",
+            "jnz 2b",
+            left = inout(reg) left => _,
+            right = inout(reg) right => _,
+            next = inout(reg) next => _,
+            steps = inout(reg) steps => _,
+            line = in(reg) 64_usize,
+            lines = const LINES,
+            options(nostack, readonly),
         );
     }
 }
