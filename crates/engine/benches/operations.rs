@@ -10,7 +10,7 @@ use mendel_engine::ops::evolve::{Evolve, Population, evolve};
 use mendel_engine::ops::gene_fitness::GeneFitness;
 use mendel_engine::ops::modulate::Modulate;
 use mendel_engine::ops::pool::Pooling;
-use mendel_engine::ops::residual_norm::{Norm, ResidualDropout};
+use mendel_engine::ops::residual_norm::{End, Norm, ResidualDropout};
 use mendel_engine::optim::{AdamW, Moments};
 use mendel_engine::random::{Purpose, Site, Stream, fill_normal};
 use mendel_engine::{Device, Parameters, Precision, Sequences, Tape, Tensor, Var};
@@ -84,7 +84,8 @@ fn passes(criterion: &mut Criterion) {
     let inputs = [work.tokens(HIDDEN), work.tokens(HIDDEN), row.clone(), row];
     let dropout = ResidualDropout { probability: 0.1, site: work.site(Purpose::FeedForwardDropout) };
     measure(criterion, "residual_norm", &inputs, |v| {
-        v[0].residual_norm(&v[1], &work.sequences, Some(dropout), Norm { gain: &v[2], bias: &v[3], epsilon: 1e-12 })
+        let norm = Norm { gain: &v[2], bias: &v[3], epsilon: 1e-12 };
+        v[0].residual_norm(End { residual: &v[1], sequences: &work.sequences, dropout: Some(dropout), norm })
     });
     measure(criterion, "pool", &inputs[..1], |v| v[0].pool(&work.sequences, Pooling::Mean));
 }

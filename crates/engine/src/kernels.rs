@@ -95,6 +95,18 @@ pub struct LinearGradients<'a> {
     pub biases: Vec<Option<&'a mut Tensor>>,
 }
 
+/// The end of a transformer block, [`Kernels::residual_norm`] of what the block has made, where nothing is dropped and no
+/// gradient will be asked for.
+#[derive(Clone, Copy)]
+pub struct BlockEnd<'a> {
+    /// What the block's output is added to.
+    pub residual: &'a Tensor,
+    /// Gain and bias of the norm.
+    pub affine: [&'a Tensor; 2],
+    /// Added to the variance.
+    pub epsilon: f32,
+}
+
 /// What a device does for the operations.
 pub trait Kernels: Send + Sync {
     /// The device's name, as `--device` takes it.
@@ -137,11 +149,19 @@ pub trait Kernels: Send + Sync {
         douts: &[&Tensor],
         gradients: LinearGradients<'_>,
     );
-    /// `out = gelu(x W₁ᵀ + b₁) W₂ᵀ + b₂`, whose gradient will not be asked for.
-    fn feed_forward(&self, x: &Tensor, [inner, outer]: [Affine<'_>; 2], out: &mut Tensor) {
-        let mut between = [Tensor::activation(x.device(), &[x.rows(), inner.weight.rows()])];
+    /// A block that is a linear map of `x`, to its end.
+    fn linear_norm(&self, x: &Tensor, map: Affine<'_>, end: BlockEnd<'_>, out: &mut Tensor) {
+        let mut mapped = [Tensor::activation(x.device(), out.shape())];
+        self.linear(x, Activation::Identity, &[map], &mut mapped);
+        self.residual_norm([&mapped[0], end.residual], None, end.affine, end.epsilon, out, None);
+    }
+    /// A block that is `gelu(x W₁ᵀ + b₁) W₂ᵀ + b₂`, to its end.
+    fn feed_forward_norm(&self, x: &Tensor, [inner, outer]: [Affine<'_>; 2], end: BlockEnd<'_>, out: &mut Tensor) {
+        let [mut between, mut mapped] =
+            [&inner, &outer].map(|map| [Tensor::activation(x.device(), &[x.rows(), map.weight.rows()])]);
         self.linear(x, Activation::Identity, &[inner], &mut between);
-        self.linear(&between[0], Activation::Gelu, &[outer], std::slice::from_mut(out));
+        self.linear(&between[0], Activation::Gelu, &[outer], &mut mapped);
+        self.residual_norm([&mapped[0], end.residual], None, end.affine, end.epsilon, out, None);
     }
     /// Softmax over the last dimension.
     fn softmax(&self, x: &Tensor, out: &mut Tensor);

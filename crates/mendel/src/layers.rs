@@ -1,7 +1,7 @@
 //! What the model's modules share: the pass that they are part of, and the affine map.
 
 use crate::attention::Probe;
-use mendel_engine::ops::residual_norm::{Norm, ResidualDropout};
+use mendel_engine::ops::residual_norm::{End, Norm, ResidualDropout};
 use mendel_engine::random::{Purpose, Site};
 use mendel_engine::{Device, Ids, ParameterId, Parameters, Sequences, Tape, Var};
 
@@ -77,12 +77,6 @@ impl Linear {
         x.linear(&weight, bias.as_ref())
     }
 
-    /// The outer map of GELU of the inner one.
-    pub fn feed_forward(maps: [&Linear; 2], pass: &Pass<'_>, x: &Var) -> mendel_engine::Result<Var> {
-        let parameters = maps.map(|map| map.parameters(pass));
-        x.feed_forward(parameters.each_ref().map(|(weight, bias)| (weight, bias.as_ref())))
-    }
-
     /// Several maps of one input.
     pub fn forward_all<const K: usize>(
         maps: [&Linear; K],
@@ -116,16 +110,36 @@ impl LayerNorm {
         x.layer_norm(&pass.parameter(self.weight), &pass.parameter(self.bias), self.epsilon)
     }
 
-    /// The norm of `residual + dropout(x)`, all `[N, H]`.
-    pub fn forward_residual(
+    /// The norm of `residual + dropout(map(x))`, all `[N, H]`.
+    pub fn after_linear(
         &self,
         pass: &Pass<'_>,
+        (map, x): (&Linear, &Var),
+        (residual, dropout): (&Var, Option<ResidualDropout>),
+    ) -> mendel_engine::Result<Var> {
+        let (gain, bias) = self.parameters(pass);
+        let (weight, of_map) = map.parameters(pass);
+        let norm = Norm { gain: &gain, bias: &bias, epsilon: self.epsilon };
+        x.linear_norm((&weight, of_map.as_ref()), End { residual, sequences: pass.sequences, dropout, norm })
+    }
+
+    /// The norm of `x + dropout(outer(gelu(inner(x))))`, all `[N, H]`.
+    pub fn after_feed_forward(
+        &self,
+        pass: &Pass<'_>,
+        maps: [&Linear; 2],
         x: &Var,
-        residual: &Var,
         dropout: Option<ResidualDropout>,
     ) -> mendel_engine::Result<Var> {
-        let (gain, bias) = (pass.parameter(self.weight), pass.parameter(self.bias));
-        x.residual_norm(residual, pass.sequences, dropout, Norm { gain: &gain, bias: &bias, epsilon: self.epsilon })
+        let (gain, bias) = self.parameters(pass);
+        let parameters = maps.map(|map| map.parameters(pass));
+        let maps = parameters.each_ref().map(|(weight, bias)| (weight, bias.as_ref()));
+        let norm = Norm { gain: &gain, bias: &bias, epsilon: self.epsilon };
+        x.feed_forward_norm(maps, End { residual: x, sequences: pass.sequences, dropout, norm })
+    }
+
+    fn parameters(&self, pass: &Pass<'_>) -> (Var, Var) {
+        (pass.parameter(self.weight), pass.parameter(self.bias))
     }
 }
 

@@ -3,8 +3,9 @@
 use rayon::prelude::*;
 
 use super::dropout::Masks;
-use super::math::{self, vectorised};
+use super::math::{self, LANES, vectorised};
 use super::parallel::{SharedMatrix, rows_per_part};
+use super::rows::{self, Parts};
 use crate::ops::residual_norm::ResidualDropout;
 use crate::sequences::Sequences;
 use crate::tensor::Tensor;
@@ -18,9 +19,9 @@ pub fn forward(x: &Tensor, gain: &Tensor, bias: &Tensor, epsilon: f32, y: &mut T
         vectorised(
             #[inline(always)]
             || {
-                let rows = x.chunks_exact(columns).zip(statistics.chunks_exact_mut(2));
-                for (y, (x, statistics)) in y.chunks_exact_mut(columns).zip(rows) {
-                    statistics.copy_from_slice(&normalise(x, affine, epsilon, y));
+                let rows = x.chunks(AT_ONCE * columns).zip(statistics.chunks_mut(AT_ONCE * 2));
+                for (y, (x, statistics)) in y.chunks_mut(AT_ONCE * columns).zip(rows) {
+                    statistics.copy_from_slice(&normalise(x, affine, epsilon, y).as_flattened()[..statistics.len()]);
                 }
             },
         );
@@ -43,12 +44,12 @@ pub fn residual_forward(
     let parts = y.data_mut().par_chunks_mut(part * columns).enumerate();
     let Some([sum, statistics]) = saved else {
         return parts.for_each(|(index, y)| {
-            let mut sum = vec![0.0; columns];
+            let mut sum = vec![0.0; AT_ONCE * columns];
             vectorised(
                 #[inline(always)]
                 || {
-                    for (row, y) in y.chunks_exact_mut(columns).enumerate() {
-                        sums.norm_of_row(index * part + row, &mut sum, y);
+                    for (rows, y) in y.chunks_mut(AT_ONCE * columns).enumerate() {
+                        sums.norms(index * part + rows * AT_ONCE, &mut sum[..y.len()], y);
                     }
                 },
             );
@@ -59,9 +60,10 @@ pub fn residual_forward(
         vectorised(
             #[inline(always)]
             || {
-                let saved = sum.chunks_exact_mut(columns).zip(statistics.chunks_exact_mut(2));
-                for (row, (y, (sum, statistics))) in y.chunks_exact_mut(columns).zip(saved).enumerate() {
-                    statistics.copy_from_slice(&sums.norm_of_row(index * part + row, sum, y));
+                let saved = sum.chunks_mut(AT_ONCE * columns).zip(statistics.chunks_mut(AT_ONCE * 2));
+                for (rows, (y, (sum, statistics))) in y.chunks_mut(AT_ONCE * columns).zip(saved).enumerate() {
+                    let found = sums.norms(index * part + rows * AT_ONCE, sum, y);
+                    statistics.copy_from_slice(&found.as_flattened()[..statistics.len()]);
                 }
             },
         );
@@ -77,33 +79,47 @@ struct Sums<'a> {
 }
 
 impl Sums<'_> {
-    /// Writes the sum of a row and its norm, and gives the mean and 1/deviation.
+    /// Writes the sums of some rows from `first` on and their norms, and gives each one's mean and 1/deviation.
     #[inline(always)]
-    fn norm_of_row(&self, row: usize, sum: &mut [f32], y: &mut [f32]) -> [f32; 2] {
-        let [x, residual] = self.terms.map(|terms| &terms[row * sum.len()..][..sum.len()]);
-        if self.masks.are_all_1() {
-            math::add(residual, x, sum);
-        } else {
-            self.masks.row(row, sum);
-            for (sum, (&x, &residual)) in sum.iter_mut().zip(x.iter().zip(residual)) {
-                *sum = residual + x * *sum;
+    fn norms(&self, first: usize, sums: &mut [f32], y: &mut [f32]) -> [[f32; 2]; AT_ONCE] {
+        let [gain, _] = self.affine;
+        for (row, sum) in (first..).zip(sums.chunks_exact_mut(gain.len())) {
+            let [x, residual] = self.terms.map(|terms| &terms[row * sum.len()..][..sum.len()]);
+            if self.masks.are_all_1() {
+                math::add(residual, x, sum);
+            } else {
+                self.masks.row(row, sum);
+                for (sum, (&x, &residual)) in sum.iter_mut().zip(x.iter().zip(residual)) {
+                    *sum = residual + x * *sum;
+                }
             }
         }
-        normalise(sum, self.affine, self.epsilon, y)
+        normalise(sums, self.affine, self.epsilon, y)
     }
 }
 
-/// Writes the norm of a row, and gives its mean and 1/deviation.
+/// Rows that are normalised together: one alone would wait for its own mean and deviation.
+pub const AT_ONCE: usize = 16;
+
+/// Writes the norms of at most [`AT_ONCE`] rows, and gives each one's mean and 1/deviation.
 #[inline(always)]
-fn normalise(x: &[f32], [gain, bias]: [&[f32]; 2], epsilon: f32, y: &mut [f32]) -> [f32; 2] {
-    let columns = x.len() as f32;
-    let mean = math::sum(x) / columns;
-    let variance = math::sum_with(x, x, |x, _| (x - mean) * (x - mean)) / columns;
-    let inverse = 1.0 / (variance + epsilon).sqrt();
-    for (((y, &x), &gain), &bias) in y.iter_mut().zip(x).zip(gain).zip(bias) {
-        *y = (x - mean) * inverse * gain + bias;
+pub fn normalise(x: &[f32], [gain, bias]: [&[f32]; 2], epsilon: f32, y: &mut [f32]) -> [[f32; 2]; AT_ONCE] {
+    let (columns, mut parts) = (gain.len(), [Parts([0.0; LANES]); AT_ONCE]);
+    for (parts, x) in parts.iter_mut().zip(x.chunks_exact(columns)) {
+        *parts = Parts(math::parts_of_sum(x, x, |x, _| x));
     }
-    [mean, inverse]
+    let means = rows::sums(&parts).map(|sum| sum / columns as f32);
+    for ((parts, x), mean) in parts.iter_mut().zip(x.chunks_exact(columns)).zip(means) {
+        *parts = Parts(math::parts_of_sum(x, x, |x, _| (x - mean) * (x - mean)));
+    }
+    let inverses = rows::sums(&parts).map(|sum| 1.0 / (sum / columns as f32 + epsilon).sqrt());
+    let found = std::array::from_fn(|row| [means[row], inverses[row]]);
+    for ((y, x), [mean, inverse]) in y.chunks_exact_mut(columns).zip(x.chunks_exact(columns)).zip(found) {
+        for (((y, &x), &gain), &bias) in y.iter_mut().zip(x).zip(gain).zip(bias) {
+            *y = (x - mean) * inverse * gain + bias;
+        }
+    }
+    found
 }
 
 pub fn backward(x: &Tensor, gain: &Tensor, statistics: &Tensor, dy: &Tensor, [dx, dgain, dbias]: [&mut Tensor; 3]) {

@@ -3,14 +3,16 @@
 use std::sync::Arc;
 
 use super::adamw::Squares;
+use super::layer_norm::{AT_ONCE, normalise};
+use super::math;
 use super::matmul::{
-    Activated, Depth, Finished, GROUP_COLUMNS, Packed, Panels, ROWS_AHEAD, Turned, Unit, UnitName, View, multiply,
-    multiply_gradients, multiply_rows, multiply_twice, store_past, with_unit,
+    Activated, Depth, Finished, GROUP_COLUMNS, Packed, Panels, ROWS_AHEAD, Source, Turned, Unit, UnitName, View,
+    multiply, multiply_gradients, multiply_rows, multiply_twice, multiply_whole_rows, store_past, with_unit,
 };
 use super::parallel::{SharedMatrix, prefetch};
 use super::rows;
 use crate::arena::Arena;
-use crate::kernels::{Activation, Affine, LinearGradients};
+use crate::kernels::{Activation, Affine, BlockEnd, LinearGradients};
 use crate::tensor::Tensor;
 
 fn activated<U: Unit>(x: &Tensor, activation: Activation) -> Activated<'_> {
@@ -34,17 +36,56 @@ pub fn forward(unit: UnitName, x: &Tensor, activation: Activation, parts: &[Affi
     });
 }
 
-pub fn feed_forward(unit: UnitName, x: &Tensor, maps: [Affine<'_>; 2], out: &mut Tensor) {
+/// A map with the residual and the norm that follow, which are taken of its sums before they leave the cache.
+pub fn forward_norm(unit: UnitName, x: &Tensor, map: Affine<'_>, end: BlockEnd<'_>, out: &mut Tensor) {
+    let arena = x.device().arena();
+    with_unit!(unit, U => {
+        let (right, out) = (packed::<U>(arena, &map), SharedMatrix::of(out));
+        let source = activated::<U>(x, Activation::Identity);
+        multiply_whole_rows(&source, right.panels(), #[inline(always)] |part: Finished<'_>| {
+            store_norm(part, map.bias, end, &out);
+        });
+    });
+}
+
+/// The same of a feed-forward block.
+pub fn feed_forward_norm(unit: UnitName, x: &Tensor, maps: [Affine<'_>; 2], end: BlockEnd<'_>, out: &mut Tensor) {
     let arena = x.device().arena();
     with_unit!(unit, U => {
         let [inner, outer] = maps.map(|map| packed::<U>(arena, &map));
         let [inner_bias, outer_bias] = maps.map(|map| map.bias);
-        let out = SharedMatrix::of(out);
-        let bias = inner_bias.map(Tensor::data);
+        let (out, bias) = (SharedMatrix::of(out), inner_bias.map(Tensor::data));
         multiply_twice(&View::of(x), (inner.panels(), bias), outer.panels(), #[inline(always)] |part: Finished<'_>| {
-            store(part, outer_bias, &out);
+            store_norm(part, outer_bias, end, &out);
         });
     });
+}
+
+/// Stores the norm of a residual and a product with its bias, of whole rows.
+#[inline(always)]
+fn store_norm(part: Finished<'_>, bias: Option<&Tensor>, end: BlockEnd<'_>, out: &SharedMatrix<'_>) {
+    // SAFETY: parts of one product are disjoint.
+    let mut block = unsafe { out.block(part.rows.clone(), part.columns.clone()) };
+    let (residual, affine) = (View::of(end.residual), end.affine.map(Tensor::data));
+    let (columns, len) = (part.columns.len(), part.rows.len());
+    let mut sums = vec![0.0; AT_ONCE * columns];
+    for begin in (0..len).step_by(AT_ONCE) {
+        let rows = begin..len.min(begin + AT_ONCE);
+        let sums = &mut sums[..rows.len() * columns];
+        for (row, sums) in rows.clone().zip(sums.chunks_exact_mut(columns)) {
+            let place = part.rows.start + row;
+            block.prefetch(row + ROWS_AHEAD);
+            residual.prefetch(place + ROWS_AHEAD, 0, columns);
+            match bias {
+                None => math::add(residual.row(place), part.row(place), sums),
+                Some(bias) => {
+                    let terms = residual.row(place).iter().zip(part.row(place)).zip(bias.data());
+                    sums.iter_mut().zip(terms).for_each(|(sum, ((&residual, &x), &bias))| *sum = residual + (x + bias));
+                }
+            }
+        }
+        normalise(sums, affine, end.epsilon, block.whole_rows(rows));
+    }
 }
 
 /// Stores a product with its bias.

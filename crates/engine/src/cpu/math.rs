@@ -18,6 +18,12 @@ pub fn lanes_below(end: usize, at: usize) -> u16 {
 /// `Σ f(a[i], b[i])`
 #[inline(always)]
 pub fn sum_with(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
+    folded(parts_of_sum(a, b, f), |a, b| a + b)
+}
+
+/// Parts of [`sum_with`].
+#[inline(always)]
+pub fn parts_of_sum(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> [f32; LANES] {
     /// Sums of lanes that do not wait for each other: each an array of its own, which the compiler keeps in a register.
     const SUMS: usize = 4;
     let ((blocks_a, a), (blocks_b, b)) = (a.as_chunks::<{ SUMS * LANES }>(), b.as_chunks::<{ SUMS * LANES }>());
@@ -33,8 +39,10 @@ pub fn sum_with(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
     for (a, b) in heads_a.iter().zip(heads_b) {
         add_each(&mut lanes, a, b, 0, &f);
     }
-    let tail: f32 = rest_a.iter().zip(rest_b).map(|(&x, &y)| f(x, y)).sum();
-    folded(lanes, |a, b| a + b) + tail
+    for (lane, (&x, &y)) in lanes.iter_mut().zip(rest_a.iter().zip(rest_b)) {
+        *lane += f(x, y);
+    }
+    lanes
 }
 
 /// Adds what `f` makes of the numbers from `at` on.

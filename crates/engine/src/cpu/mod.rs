@@ -29,7 +29,7 @@ mod softmax;
 use std::ops::Range;
 
 use crate::kernels::{
-    Activation, AdamWUpdate, Affine, AttentionGradients, AttentionOutputs, AttentionSaved, Binary, Kernels,
+    Activation, AdamWUpdate, Affine, AttentionGradients, AttentionOutputs, AttentionSaved, Binary, BlockEnd, Kernels,
     LinearGradients, Matrix, Modulation, Unary, Updated,
 };
 use crate::ops::attention::Attention;
@@ -117,8 +117,12 @@ impl Kernels for Cpu {
         linear::backward(self.unit, &x, activation, weights, douts, gradients);
     }
 
-    fn feed_forward(&self, x: &Tensor, maps: [Affine<'_>; 2], out: &mut Tensor) {
-        linear::feed_forward(self.unit, x, maps, out);
+    fn linear_norm(&self, x: &Tensor, map: Affine<'_>, end: BlockEnd<'_>, out: &mut Tensor) {
+        linear::forward_norm(self.unit, x, map, end, out);
+    }
+
+    fn feed_forward_norm(&self, x: &Tensor, maps: [Affine<'_>; 2], end: BlockEnd<'_>, out: &mut Tensor) {
+        linear::feed_forward_norm(self.unit, x, maps, end, out);
     }
 
     fn softmax(&self, x: &Tensor, out: &mut Tensor) {

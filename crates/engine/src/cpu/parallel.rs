@@ -124,6 +124,11 @@ pub struct Block<'a> {
 }
 
 impl Block<'_> {
+    /// Where the block begins; its rows are as far apart as the matrix's.
+    pub fn as_mut_ptr(&mut self) -> *mut f32 {
+        self.data
+    }
+
     /// Rows of the block.
     pub fn rows(&self) -> usize {
         self.rows
@@ -145,6 +150,14 @@ impl Block<'_> {
             copy_past(numbers(row), self.row(row));
         }
         finish_copies_past();
+    }
+
+    /// Some rows of a block as wide as its matrix.
+    #[inline(always)]
+    pub fn whole_rows(&mut self, rows: Range<usize>) -> &mut [f32] {
+        assert!(rows.start <= rows.end && rows.end <= self.rows && self.columns == self.stride);
+        // SAFETY: the rows lie in the block, one right after the other, and the block is ours alone.
+        unsafe { std::slice::from_raw_parts_mut(self.data.add(rows.start * self.stride), rows.len() * self.columns) }
     }
 
     /// The block's part of a row.

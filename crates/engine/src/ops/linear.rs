@@ -14,7 +14,7 @@ fn wanted(device: &Device, places: impl Iterator<Item = (Option<usize>, Vec<usiz
     nodes.into_iter().map(|node| node.and_then(|_| rooms.next())).collect()
 }
 
-fn ensure_fits(input: &[usize], (weight, bias): &(&Var, Option<&Var>)) -> Result<()> {
+pub(super) fn ensure_fits(input: &[usize], (weight, bias): &(&Var, Option<&Var>)) -> Result<()> {
     let shape = weight.shape();
     ensure_shape!(
         shape.len() == 2 && input.last() == shape.last() && bias.is_none_or(|bias| bias.shape() == [shape[0]]),
@@ -25,7 +25,7 @@ fn ensure_fits(input: &[usize], (weight, bias): &(&Var, Option<&Var>)) -> Result
     Ok(())
 }
 
-fn constant_affine<'a>((weight, bias): (&'a Var, Option<&'a Var>)) -> Affine<'a> {
+pub(super) fn constant_affine<'a>((weight, bias): (&'a Var, Option<&'a Var>)) -> Affine<'a> {
     Affine { weight: weight.value(), bias: bias.map(Var::value), constant: true }
 }
 
@@ -49,22 +49,6 @@ impl Var {
     /// Several linear maps `[out_k, in]` of one input: it is read once, and so is its gradient written.
     pub fn linears(&self, parts: &[(&Var, Option<&Var>)]) -> Result<Vec<Var>> {
         self.linear_maps(Activation::Identity, parts)
-    }
-
-    /// `gelu(x W₁ᵀ + b₁) W₂ᵀ + b₂`, as [`Var::linear`] and [`Var::gelu_linear`] one after the other. Where nothing is
-    /// recorded, what is between need not be in memory.
-    pub fn feed_forward(&self, maps: [(&Var, Option<&Var>); 2]) -> Result<Var> {
-        let [inner, outer] = maps;
-        let inputs = maps.into_iter().flat_map(|(weight, bias)| [Some(weight), bias]).chain([Some(self)]);
-        if inputs.flatten().any(|input| input.node().is_some()) {
-            return self.linear(inner.0, inner.1)?.gelu_linear(outer.0, outer.1);
-        }
-        ensure_fits(self.shape(), &inner)?;
-        ensure_fits(&[self.value().rows(), inner.0.value().rows()], &outer)?;
-        let x = self.value();
-        let mut out = Tensor::activation(x.device(), &[x.rows(), outer.0.value().rows()]);
-        x.device().kernels().feed_forward(x, maps.map(constant_affine), &mut out);
-        Ok(Var::record(out, &[self], |_, _| Ok(())))
     }
 
     fn linear_maps(&self, activation: Activation, parts: &[(&Var, Option<&Var>)]) -> Result<Vec<Var>> {

@@ -1,7 +1,9 @@
-//! The end of a transformer block: dropout, the residual sum, and its layer norm.
+//! The end of a transformer block: dropout, the residual sum, and its layer norm; and blocks with their end.
 
 use super::layer_norm::affine_gradients;
+use super::linear::{constant_affine, ensure_fits};
 use crate::error::{Result, ensure_shape};
+use crate::kernels::BlockEnd;
 use crate::random::Site;
 use crate::sequences::Sequences;
 use crate::tape::Var;
@@ -27,31 +29,82 @@ pub struct Norm<'a> {
     pub epsilon: f32,
 }
 
-impl Var {
-    /// `layer_norm(residual + dropout(x))`, all `[N, columns]`: the same as [`Var::dropout`], [`Var::add`] and
-    /// [`Var::layer_norm`] one after the other, in one pass.
-    pub fn residual_norm(
-        &self,
-        residual: &Var,
-        sequences: &Sequences,
-        dropout: Option<ResidualDropout>,
-        norm: Norm<'_>,
-    ) -> Result<Var> {
-        let (x, columns) = (self.value(), self.value().columns());
+/// How a block ends: `layer_norm(residual + dropout(output))`.
+#[derive(Clone, Copy)]
+pub struct End<'a> {
+    /// Of the output's shape.
+    pub residual: &'a Var,
+    /// Whose rows they are.
+    pub sequences: &'a Sequences,
+    /// What is dropped of the output.
+    pub dropout: Option<ResidualDropout>,
+    /// Of the sum.
+    pub norm: Norm<'a>,
+}
+
+impl<'a> End<'a> {
+    fn ensure_fits(&self, shape: &[usize]) -> Result<()> {
+        let End { residual, sequences, dropout, norm } = self;
         ensure_shape!(
-            residual.shape() == x.shape()
-                && x.rows() == sequences.tokens()
-                && norm.gain.shape() == [columns]
-                && norm.bias.shape() == [columns]
+            residual.shape() == shape
+                && shape.len() == 2
+                && shape[0] == sequences.tokens()
+                && norm.gain.shape() == &shape[1..]
+                && norm.bias.shape() == &shape[1..]
                 && dropout.is_none_or(|dropout| (0.0..1.0).contains(&dropout.probability)),
             "residual_norm",
-            "input {:?}, residual {:?}, gain {:?}, bias {:?}, {} tokens and {dropout:?} do not fit",
-            x.shape(),
+            "input {shape:?}, residual {:?}, gain {:?}, bias {:?}, {} tokens and {dropout:?} do not fit",
             residual.shape(),
             norm.gain.shape(),
             norm.bias.shape(),
             sequences.tokens()
         );
+        Ok(())
+    }
+
+    /// What it is for a kernel, if nothing is dropped and no gradient will be asked for of it or of what it follows.
+    fn after(&self, x: &Var, maps: &[(&Var, Option<&Var>)]) -> Option<BlockEnd<'a>> {
+        let End { residual, norm: Norm { gain, bias, epsilon }, .. } = *self;
+        let inputs = maps.iter().flat_map(|&(weight, bias)| [Some(weight), bias]).flatten();
+        let plain = inputs.chain([x, residual, gain, bias]).all(|input| input.node().is_none());
+        let drops = self.dropout.is_some_and(|dropout| dropout.probability > 0.0);
+        let affine = [gain.value(), bias.value()];
+        (plain && !drops).then(|| BlockEnd { residual: residual.value(), affine, epsilon })
+    }
+}
+
+impl Var {
+    /// `x Wᵀ + b` and the block's end, as [`Var::linear`] and [`Var::residual_norm`]. Where nothing is recorded, what is
+    /// between need not be in memory.
+    pub fn linear_norm(&self, map: (&Var, Option<&Var>), end: End<'_>) -> Result<Var> {
+        let Some(block_end) = end.after(self, &[map]) else { return self.linear(map.0, map.1)?.residual_norm(end) };
+        ensure_fits(self.shape(), &map)?;
+        end.ensure_fits(&[self.value().rows(), map.0.value().rows()])?;
+        let (x, mut y) = (self.value(), end.residual.value().empty_like());
+        x.device().kernels().linear_norm(x, constant_affine(map), block_end, &mut y);
+        Ok(Var::record(y, &[self], |_, _| Ok(())))
+    }
+
+    /// `gelu(x W₁ᵀ + b₁) W₂ᵀ + b₂` and the block's end, as [`Var::linear`], [`Var::gelu_linear`] and [`Var::residual_norm`].
+    /// Where nothing is recorded, what is between need not be in memory.
+    pub fn feed_forward_norm(&self, maps: [(&Var, Option<&Var>); 2], end: End<'_>) -> Result<Var> {
+        let [inner, outer] = maps;
+        let Some(block_end) = end.after(self, &maps) else {
+            return self.linear(inner.0, inner.1)?.gelu_linear(outer.0, outer.1)?.residual_norm(end);
+        };
+        ensure_fits(self.shape(), &inner)?;
+        ensure_fits(&[self.value().rows(), inner.0.value().rows()], &outer)?;
+        end.ensure_fits(&[self.value().rows(), outer.0.value().rows()])?;
+        let (x, mut y) = (self.value(), end.residual.value().empty_like());
+        x.device().kernels().feed_forward_norm(x, maps.map(constant_affine), block_end, &mut y);
+        Ok(Var::record(y, &[self], |_, _| Ok(())))
+    }
+
+    /// `layer_norm(residual + dropout(x))`, all `[N, columns]`: the same as [`Var::dropout`], [`Var::add`] and
+    /// [`Var::layer_norm`] one after the other, in one pass.
+    pub fn residual_norm(&self, end: End<'_>) -> Result<Var> {
+        end.ensure_fits(self.shape())?;
+        let (x, End { residual, sequences, dropout, norm }) = (self.value(), end);
         let dropout = dropout.filter(|dropout| dropout.probability > 0.0);
         let inputs = [self, residual, norm.gain, norm.bias];
         let mut y = x.empty_like();
@@ -119,7 +172,8 @@ mod tests {
             let sequences = sequences(&lengths);
             check_gradients(&inputs(sequences.tokens(), columns, seed), |v| {
                 let norm = Norm { gain: &v[2], bias: &v[3], epsilon: 0.5 };
-                v[0].residual_norm(&v[1], &sequences, if drops { dropout(0.4) } else { None }, norm)
+                let dropout = if drops { dropout(0.4) } else { None };
+                v[0].residual_norm(End { residual: &v[1], sequences: &sequences, dropout, norm })
             });
         }
 
@@ -135,7 +189,8 @@ mod tests {
                     [&x, &residual, &gain, &bias].map(|tensor| tape.leaf(tensor.clone()));
                 let y = if fused {
                     let norm = Norm { gain: &gain, bias: &bias, epsilon: EPSILON };
-                    x.residual_norm(&residual, &sequences, dropout(0.1), norm).unwrap()
+                    let end = End { residual: &residual, sequences: &sequences, dropout: dropout(0.1), norm };
+                    x.residual_norm(end).unwrap()
                 } else {
                     let sum = residual.add(&x.dropout(&sequences, 0.1, SITE).unwrap()).unwrap();
                     sum.layer_norm(&gain, &bias, EPSILON).unwrap()

@@ -7,7 +7,7 @@ use crate::ops::gene_fitness::GeneFitness;
 use crate::ops::info_nce::InfoNce;
 use crate::ops::modulate::Modulate;
 use crate::ops::pool::Pooling;
-use crate::ops::residual_norm::{Norm, ResidualDropout};
+use crate::ops::residual_norm::{End, Norm, ResidualDropout};
 use crate::random::{Purpose, Site};
 use crate::sequences::Sequences;
 use crate::tape::Var;
@@ -109,7 +109,7 @@ fn norms() -> Vec<Case> {
             let dropout = ResidualDropout { probability, site: site(Purpose::FeedForwardDropout) };
             cases.push(case(&name, &[rows, rows, affine, affine], move |sequences, v| {
                 let norm = Norm { gain: &v[2], bias: &v[3], epsilon: EPSILON };
-                v[0].residual_norm(&v[1], sequences, Some(dropout), norm)
+                v[0].residual_norm(End { residual: &v[1], sequences, dropout: Some(dropout), norm })
             }));
         }
     }

@@ -6,6 +6,7 @@ use crate::error::Result;
 use crate::ops::attention::Attention;
 use crate::ops::evolve::{Evolve, Population, evolve};
 use crate::ops::gene_fitness::GeneFitness;
+use crate::ops::residual_norm::{End, Norm};
 use crate::optim::{AdamW, Moments};
 use crate::parameters::Parameters;
 use crate::sequences::Sequences;
@@ -21,7 +22,7 @@ type Property = fn(&Device) -> Result<Found>;
 /// Every property by name.
 pub const ALL: &[(&str, Property)] = &[
     ("AdamW with clipping, three updates", updates_are_the_cpus),
-    ("feed-forward block with and without a gradient", a_feed_forward_block_is_the_same_without_a_gradient),
+    ("blocks to their end with and without a gradient", blocks_are_the_same_without_a_gradient),
     ("largest entries of rows, share unlike the CPU's", largest_entries_are_the_cpus),
     ("evolution: share of ancestry unlike the CPU's", ancestry_is_drawn_as_on_the_cpu),
     ("evolution of the infinite population", the_infinite_population_is_the_cpus),
@@ -45,16 +46,21 @@ fn values(device: &Device, tokens: usize, columns: usize) -> Result<Tensor> {
     as_activation(&Tensor::from_slice(device, &[tokens, columns], &numbers)?)
 }
 
-fn a_feed_forward_block_is_the_same_without_a_gradient(device: &Device) -> Result<Found> {
-    let shapes = [vec![96, 64], vec![96], vec![64, 96], vec![64]];
+fn blocks_are_the_same_without_a_gradient(device: &Device) -> Result<Found> {
+    let shapes = [vec![96, 64], vec![96], vec![64, 96], vec![64], vec![64, 64], vec![64], vec![64], vec![64]];
     let parameters = shapes
         .iter()
         .zip(0..)
         .map(|(shape, seed)| Tensor::from_slice(device, shape, &normal(shape.iter().product(), seed)));
     let (x, parameters) = (values(device, 70, 64)?, parameters.collect::<Result<Vec<_>>>()?);
+    let sequences = &sequences(device, &[70])?;
     let run = |tape: &Tape| -> Result<Vec<f32>> {
         let p: Vec<Var> = parameters.iter().map(|parameter| tape.leaf(parameter.clone())).collect();
-        let fed = tape.constant(x.clone()).feed_forward([(&p[0], Some(&p[1])), (&p[2], Some(&p[3]))])?;
+        let norm = Norm { gain: &p[6], bias: &p[7], epsilon: 1e-12 };
+        let end = |residual| End { residual, sequences, dropout: None, norm };
+        let x = tape.constant(x.clone());
+        let x = x.linear_norm((&p[4], Some(&p[5])), end(&x))?;
+        let fed = x.feed_forward_norm([(&p[0], Some(&p[1])), (&p[2], Some(&p[3]))], end(&x))?;
         Ok(fed.value().to_vec())
     };
     Ok((distance(&run(&Tape::inference())?, &run(&Tape::recording())?), 0.0))

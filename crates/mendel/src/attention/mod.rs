@@ -119,6 +119,11 @@ pub struct Attention {
 impl Attention {
     /// `[N, H] → [N, H]`, within each sequence.
     pub fn forward(&self, pass: &Pass<'_>, x: &Var) -> mendel_engine::Result<Var> {
+        self.output.forward(pass, &self.mix(pass, x)?)
+    }
+
+    /// The same before its output map: the heads side by side.
+    pub fn mix(&self, pass: &Pass<'_>, x: &Var) -> mendel_engine::Result<Var> {
         let latent = match &self.in_proj {
             Some(in_proj) => &in_proj.forward(pass, x)?,
             None => x,
@@ -129,14 +134,13 @@ impl Attention {
             key = key.rms_norm(&pass.parameter(key_gain), QK_NORM_EPSILON)?;
         }
         let (core, sequences) = (self.core(pass), pass.sequences);
-        let mixed = match &self.config.genetic {
-            None => Var::attention(&query, &key, &value, sequences, core)?,
+        match &self.config.genetic {
+            None => Var::attention(&query, &key, &value, sequences, core),
             Some(genetic) => {
                 let part = self.genetic_part(genetic, pass, &value)?;
-                Var::genetic_attention(&query, &key, &value, sequences, core, part)?
+                Var::genetic_attention(&query, &key, &value, sequences, core, part)
             }
-        };
-        self.output.forward(pass, &mixed)
+        }
     }
 
     fn core(&self, pass: &Pass<'_>) -> Core {

@@ -149,11 +149,10 @@ impl BertModel {
 
     fn layer(&self, pass: &Pass<'_>, layer: &Layer, index: u32, x: &Var) -> mendel_engine::Result<Var> {
         let dropout = self.config.hidden_dropout_prob;
-        let attended = layer.attention.forward(pass, x)?;
+        let mixed = layer.attention.mix(pass, x)?;
         let dropped = pass.residual_dropout(dropout, Purpose::AttentionOutputDropout, index);
-        let x = layer.attention_norm.forward_residual(pass, &attended, x, dropped)?;
-        let fed = Linear::feed_forward([&layer.intermediate, &layer.output], pass, &x)?;
+        let x = &layer.attention_norm.after_linear(pass, (&layer.attention.output, &mixed), (x, dropped))?;
         let dropped = pass.residual_dropout(dropout, Purpose::FeedForwardDropout, index);
-        layer.output_norm.forward_residual(pass, &fed, &x, dropped)
+        layer.output_norm.after_feed_forward(pass, [&layer.intermediate, &layer.output], x, dropped)
     }
 }

@@ -10,9 +10,11 @@ use super::pack::{
     Activated, Cells, Layout, Packed, Panels, Source, View, fill_both, left_here, scratch_len, with_panels,
 };
 use super::unit::{Depth, Unit};
-use super::{Finished, GROUP_COLUMNS, GROUP_ROWS, WORTH_THREADS, group};
+use super::{Finished, GROUP_COLUMNS, GROUP_ROWS, PADDING, WORTH_THREADS, add_up, group};
 use crate::arena::Arena;
+use crate::cpu::parallel::SharedMatrix;
 use crate::cpu::rows;
+use crate::cpu::scratch::with_scratch;
 use crate::precision::Precision;
 
 /// What the gradients of linear maps leave besides the product that they take part in.
@@ -45,8 +47,28 @@ pub fn multiply_rows<U: Unit>(
     });
 }
 
+/// `source · right`, handed to `store` by whole rows.
+#[expect(clippy::redundant_closure, reason = "a closure can be inlined always, a reference to one cannot")]
+pub fn multiply_whole_rows<U: Unit>(source: &Activated<'_>, right: Panels<'_, U>, store: impl Fn(Finished<'_>) + Sync) {
+    let [rows, columns] = source.x.shape();
+    by_rows(rows, whole_rows_at_once::<U>(rows, columns, right), |rows| {
+        with_panels::<U, _, 1, 0>([scratch_len::<U>(rows.len(), columns)], [], |[data], []| {
+            let left = left_here::<U>(&source.rows(&rows), Depth::Columns, data);
+            multiply_whole_group(
+                left,
+                rows.start,
+                right,
+                #[inline(always)]
+                |part| store(part),
+            );
+        });
+    });
+}
+
 /// The two maps of a feed-forward block, `gelu(source · inner + bias) · outer`, the outer as deep as the inner is wide. What
-/// is between them goes from the sums of one product into the panels of the other, some rows at a time.
+/// is between them goes from the sums of one product into the panels of the other, some rows at a time. Handed to `store` by
+/// whole rows.
+#[expect(clippy::redundant_closure, reason = "a closure can be inlined always, a reference to one cannot")]
 pub fn multiply_twice<U: Unit>(
     source: &View<'_>,
     (inner, bias): (Panels<'_, U>, Option<&[f32]>),
@@ -58,7 +80,7 @@ pub fn multiply_twice<U: Unit>(
     let width = inner.extent;
     let steps = width.div_ceil(U::STEP);
     assert!(steps == outer.steps);
-    by_rows(rows, rows_at_once::<U>(rows, columns.max(width)), |rows| {
+    by_rows(rows, whole_rows_at_once::<U>(rows, columns.max(width), outer), |rows| {
         let lens = [columns, width].map(|depth| scratch_len::<U>(rows.len(), depth));
         with_panels::<U, _, 2, 0>(lens, [], |[data, between], []| {
             let left = left_here::<U>(&source.part(&rows, &(0..columns)), Depth::Columns, data);
@@ -81,12 +103,12 @@ pub fn multiply_twice<U: Unit>(
                 },
             );
             let left = Panels { data: between, steps, extent: rows.len(), depth: Depth::Columns };
-            multiply_group(
+            multiply_whole_group(
                 left,
                 rows.start,
-                &[outer],
+                outer,
                 #[inline(always)]
-                |_, part| store(part),
+                |part| store(part),
             );
         });
     });
@@ -156,6 +178,45 @@ fn rows_at_once<U: Unit>(rows: usize, depth: usize) -> usize {
     if U::PRECISION == Precision::Bf16 && rows <= ROWS && rows * depth <= ELEMENTS { ROWS } else { GROUP_ROWS }
 }
 
+/// The same where whole rows of the product are in memory, whose sums take room as well.
+fn whole_rows_at_once<U: Unit>(rows: usize, depth: usize, right: Panels<'_, U>) -> usize {
+    /// Sums at most: 1 MB.
+    const SUMS: usize = 512 * 512;
+    if rows * right.extent > SUMS { GROUP_ROWS } else { rows_at_once::<U>(rows, depth) }
+}
+
+/// Columns that one thread adds up at once where whole rows are in memory: an operand of many rows and steps is then read
+/// fewer times from beyond the second-level cache.
+const WHOLE_COLUMNS: usize = 192;
+
+/// The product of a group of rows, which begins at `first`, with a right operand, by whole rows. Threads that are idle help.
+fn multiply_whole_group<U: Unit>(
+    left: Panels<'_, U>,
+    first: usize,
+    right: Panels<'_, U>,
+    store: impl FnOnce(Finished<'_>),
+) {
+    assert!(left.steps == right.steps, "both operands are as deep");
+    let (panels, columns) = (left.count(U::ROWS), right.count(U::COLUMNS));
+    let apart = columns * U::COLUMNS + PADDING;
+    with_scratch(panels * U::ROWS * apart, |sums| {
+        let shared = SharedMatrix::new(&mut *sums, apart);
+        for_each_group(left, right, WHOLE_COLUMNS, |columns| {
+            let (begin, width) = (columns.start * U::COLUMNS, columns.len() * U::COLUMNS);
+            // SAFETY: the columns of a group are one task's.
+            unsafe {
+                let mut block = shared.block(0..panels * U::ROWS, begin..begin + width);
+                add_up(left, right, [0..panels, columns], block.as_mut_ptr(), apart);
+            }
+        });
+        let finished = Finished { rows: first..first + left.extent, columns: 0..right.extent, sums, apart };
+        U::vectorised(
+            #[inline(always)]
+            || store(finished),
+        );
+    });
+}
+
 /// The product of a group of rows, which begins at `first`, with each right operand. Threads that are idle help.
 fn multiply_group<U: Unit>(
     left: Panels<'_, U>,
@@ -163,12 +224,10 @@ fn multiply_group<U: Unit>(
     rights: &[Panels<'_, U>],
     store: impl Fn(usize, Finished<'_>) + Sync,
 ) {
-    let (panels, at_once) = (left.count(U::ROWS), GROUP_COLUMNS / U::COLUMNS);
+    let panels = left.count(U::ROWS);
     for (index, &right) in rights.iter().enumerate() {
         assert!(left.steps == right.steps, "both operands are as deep");
-        let columns = right.count(U::COLUMNS);
-        let work = |task: usize| {
-            let columns = task * at_once..columns.min((task + 1) * at_once);
+        for_each_group(left, right, GROUP_COLUMNS, |columns| {
             group(
                 left,
                 right,
@@ -179,12 +238,18 @@ fn multiply_group<U: Unit>(
                     store(index, part);
                 },
             );
-        };
-        let tasks = columns.div_ceil(at_once);
-        if left.extent * right.extent * left.steps * U::STEP < WORTH_THREADS {
-            (0..tasks).for_each(work);
-        } else {
-            (0..tasks).into_par_iter().for_each(work);
-        }
+        });
+    }
+}
+
+/// `f` of each group of a right operand's panels, by as many threads as the product is worth.
+fn for_each_group<U: Unit>(left: Panels<'_, U>, right: Panels<'_, U>, width: usize, f: impl Fn(Range<usize>) + Sync) {
+    let (columns, at_once) = (right.count(U::COLUMNS), width / U::COLUMNS);
+    let work = |task: usize| f(task * at_once..columns.min((task + 1) * at_once));
+    let tasks = columns.div_ceil(at_once);
+    if left.extent * right.extent * left.steps * U::STEP < WORTH_THREADS {
+        (0..tasks).for_each(work);
+    } else {
+        (0..tasks).into_par_iter().for_each(work);
     }
 }

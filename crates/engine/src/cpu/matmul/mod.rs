@@ -12,7 +12,7 @@ pub(super) mod single_precision;
 mod unit;
 mod units;
 
-pub use by_rows::{Turned, multiply_gradients, multiply_rows, multiply_twice};
+pub use by_rows::{Turned, multiply_gradients, multiply_rows, multiply_twice, multiply_whole_rows};
 pub use pack::{Activated, Packed, PanelRows, Panels, Source, View, left_here, right_here, scratch_len, with_panels};
 pub use unit::{Depth, Operands, TILE, Unit};
 pub use units::UnitName;
@@ -37,7 +37,6 @@ pub const GROUP_COLUMNS: usize = 128;
 /// By how much rows of sums are further apart than they are long: at a power of 2 the rows of a block would lie in few sets
 /// of the first-level cache, where they push each other and the panel out.
 pub const PADDING: usize = 16;
-const SUMS_APART: usize = GROUP_COLUMNS + PADDING;
 /// A finished part goes along many rows: so far ahead the cache is told which come next.
 pub const ROWS_AHEAD: usize = 6;
 /// Bytes of a panel of the columns' operand that are gone through at once, at most.
@@ -52,13 +51,14 @@ pub struct Finished<'a> {
     /// Where it lies.
     pub columns: Range<usize>,
     sums: &'a [f32],
+    apart: usize,
 }
 
 impl Finished<'_> {
     /// The sums of a row of the product.
     #[inline(always)]
     pub fn row(&self, row: usize) -> &[f32] {
-        &self.sums[(row - self.rows.start) * SUMS_APART..][..self.columns.len()]
+        &self.sums[(row - self.rows.start) * self.apart..][..self.columns.len()]
     }
 }
 
@@ -153,53 +153,69 @@ fn groups<U: Unit>(left: Panels<'_, U>, right: Panels<'_, U>) -> (impl Fn(usize)
     (of, rows.div_ceil(row_group) * columns.div_ceil(column_group))
 }
 
+/// The product of some panels, handed to `store`.
 fn group<U: Unit, R>(
     left: Panels<'_, U>,
     right: Panels<'_, U>,
     [rows, columns]: [Range<usize>; 2],
     store: impl FnOnce(Finished<'_>) -> R,
 ) -> R {
-    with_scratch(rows.len() * U::ROWS * SUMS_APART, |sums| {
-        let most = (PANEL_BYTES / (U::COLUMNS * U::STEP * size_of::<U::Element>())).max(1);
-        // Parts of one length: a short one costs as much time for its sums.
-        let at_once = left.steps.div_ceil(left.steps.div_ceil(most).max(1)).max(1);
-        let left_depth = left.depth;
-        if left.steps == 0 {
-            sums.fill(0.0);
-        }
-        U::begin();
-        for begin in (0..left.steps).step_by(at_once) {
-            let steps = begin..left.steps.min(begin + at_once);
-            let len = steps.len() * U::COLUMNS * U::STEP;
-            for column in columns.clone() {
-                let part = |column: usize| right.part(U::COLUMNS, column, steps.clone()).as_ptr();
-                // The next panel; after the last of them the first one's steps that follow.
-                let after =
-                    if column + 1 < columns.end { part(column + 1) } else { part(columns.start).wrapping_add(len) };
-                let right = part(column);
-                for row in rows.clone() {
-                    let left = left.part(U::ROWS, row, steps.clone()).as_ptr();
-                    let next = after.wrapping_add((row - rows.start) * len / rows.len());
-                    let share = len.div_ceil(rows.len());
-                    let operands = Operands { steps: steps.len(), left, left_depth, right, next, share };
-                    let first = (row - rows.start) * U::ROWS * SUMS_APART + (column - columns.start) * U::COLUMNS;
-                    let block = &mut sums[first..first + (U::ROWS - 1) * SUMS_APART + U::COLUMNS];
-                    // SAFETY: both parts hold `steps` steps; the block is inside the scratch; `begin` was called.
-                    unsafe { U::multiply(operands, block.as_mut_ptr(), SUMS_APART, begin > 0) };
-                }
-            }
-        }
-        U::end();
+    let apart = columns.len() * U::COLUMNS + PADDING;
+    with_scratch(rows.len() * U::ROWS * apart, |sums| {
+        // SAFETY: the scratch has room for as many rows and columns, and is ours.
+        unsafe { add_up(left, right, [rows.clone(), columns.clone()], sums.as_mut_ptr(), apart) };
         let finished = Finished {
             rows: rows.start * U::ROWS..left.extent.min(rows.end * U::ROWS),
             columns: columns.start * U::COLUMNS..right.extent.min(columns.end * U::COLUMNS),
             sums,
+            apart,
         };
         U::vectorised(
             #[inline(always)]
             || store(finished),
         )
     })
+}
+
+/// The sums of some panels, into rows `apart` from each other.
+///
+/// # Safety
+/// There must be room for as many rows and columns of whole panels, which no one else may use meanwhile.
+unsafe fn add_up<U: Unit>(
+    left: Panels<'_, U>,
+    right: Panels<'_, U>,
+    [rows, columns]: [Range<usize>; 2],
+    sums: *mut f32,
+    apart: usize,
+) {
+    let most = (PANEL_BYTES / (U::COLUMNS * U::STEP * size_of::<U::Element>())).max(1);
+    // Parts of one length: a short one costs as much time for its sums. Of no steps the sums are 0.
+    let parts = left.steps.div_ceil(most).max(1);
+    let at_once = left.steps.div_ceil(parts);
+    let left_depth = left.depth;
+    U::begin();
+    for begin in (0..parts).map(|part| part * at_once) {
+        let steps = begin.min(left.steps)..left.steps.min(begin + at_once);
+        let len = steps.len() * U::COLUMNS * U::STEP;
+        for column in columns.clone() {
+            let part = |column: usize| right.part(U::COLUMNS, column, steps.clone()).as_ptr();
+            // The next panel; after the last of them the first one's steps that follow.
+            let after = if column + 1 < columns.end { part(column + 1) } else { part(columns.start).wrapping_add(len) };
+            let right = part(column);
+            for row in rows.clone() {
+                let left = left.part(U::ROWS, row, steps.clone()).as_ptr();
+                let next = after.wrapping_add((row - rows.start) * len / rows.len());
+                let share = len.div_ceil(rows.len());
+                let operands = Operands { steps: steps.len(), left, left_depth, right, next, share };
+                // SAFETY: both parts hold `steps` steps; the caller promises room for the block; `begin` was called.
+                unsafe {
+                    let row = sums.add((row - rows.start) * U::ROWS * apart);
+                    U::multiply(operands, row.add((column - columns.start) * U::COLUMNS), apart, begin > 0);
+                }
+            }
+        }
+    }
+    U::end();
 }
 
 /// `out = a · b` in single precision.

@@ -117,9 +117,9 @@ fn a_row_of_a_product_has_the_same_bits_whatever_rows_are_with_it() {
 }
 
 #[test]
-fn a_feed_forward_block_is_the_same_bits_as_its_two_maps() {
-    use crate::cpu::linear;
-    use crate::kernels::{Activation, Affine};
+fn a_feed_forward_block_is_the_same_bits_as_its_parts() {
+    use crate::cpu::{layer_norm, linear};
+    use crate::kernels::{Activation, Affine, BlockEnd};
     // Of the last three, rows are one group of 500 in bf16, are too many for it, or too deep.
     for [rows, columns, width, out] in [
         [1, 1, 1, 1],
@@ -127,14 +127,17 @@ fn a_feed_forward_block_is_the_same_bits_as_its_two_maps() {
         [200, 64, 300, 64],
         [389, 130, 257, 150],
         [500, 70, 96, 64],
+        [300, 40, 64, 1000],
         [700, 32, 96, 40],
         [450, 32, 2048, 40],
     ] {
         let x = random(&[rows, columns], 1);
         let [w1, b1, w2, b2] =
             [random(&[width, columns], 2), random(&[width], 3), random(&[out, width], 4), random(&[out], 5)];
+        let [residual, gain, bias] = [random(&[rows, out], 6), random(&[out], 7), random(&[out], 8)];
+        let w3 = random(&[out, out], 9);
         for (unit, biased) in units().into_iter().flat_map(|unit| [(unit, true), (unit, false)]) {
-            let [inner, outer] = [(&w1, &b1), (&w2, &b2)].map(|(weight, bias)| Affine {
+            let [inner, outer, last] = [(&w1, &b1), (&w2, &b2), (&w3, &b2)].map(|(weight, bias)| Affine {
                 weight,
                 bias: biased.then_some(bias),
                 constant: false,
@@ -149,13 +152,20 @@ fn a_feed_forward_block_is_the_same_bits_as_its_two_maps() {
                 }
             }
             assert!(between[0].data() == expected, "{unit:?}, {rows} rows of {columns}, {width} after");
-            linear::forward(unit, &between[0], Activation::Gelu, &[outer], std::slice::from_mut(&mut apart));
-            with_threads(2, || linear::feed_forward(unit, &x, [inner, outer], &mut at_once));
+            let mut mapped = [Tensor::empty(&device(), &[rows, out])];
+            linear::forward(unit, &between[0], Activation::Gelu, &[outer], &mut mapped);
+            let end = BlockEnd { residual: &residual, affine: [&gain, &bias], epsilon: 1e-3 };
+            layer_norm::residual_forward([&mapped[0], &residual], None, end.affine, end.epsilon, &mut apart, None);
+            with_threads(2, || linear::feed_forward_norm(unit, &x, [inner, outer], end, &mut at_once));
             assert_eq!(
                 apart.data(),
                 at_once.data(),
                 "{unit:?}, {rows} rows of {columns}, {width} between, {out} after"
             );
+            linear::forward(unit, &residual, Activation::Identity, &[last], &mut mapped);
+            layer_norm::residual_forward([&mapped[0], &residual], None, end.affine, end.epsilon, &mut apart, None);
+            with_threads(2, || linear::forward_norm(unit, &residual, last, end, &mut at_once));
+            assert_eq!(apart.data(), at_once.data(), "{unit:?}, {rows} rows of {out}");
         }
     }
 }
