@@ -98,7 +98,7 @@ pub struct LinearGradients<'a> {
 /// The end of a transformer block, [`Kernels::residual_norm`] of what the block has made, where nothing is dropped and no
 /// gradient will be asked for.
 #[derive(Clone, Copy)]
-pub struct BlockEnd<'a> {
+pub struct PlainEnd<'a> {
     /// What the block's output is added to.
     pub residual: &'a Tensor,
     /// Gain and bias of the norm.
@@ -150,13 +150,13 @@ pub trait Kernels: Send + Sync {
         gradients: LinearGradients<'_>,
     );
     /// A block that is a linear map of `x`, to its end.
-    fn linear_norm(&self, x: &Tensor, map: Affine<'_>, end: BlockEnd<'_>, out: &mut Tensor) {
+    fn linear_norm(&self, x: &Tensor, map: Affine<'_>, end: PlainEnd<'_>, out: &mut Tensor) {
         let mut mapped = [Tensor::activation(x.device(), out.shape())];
         self.linear(x, Activation::Identity, &[map], &mut mapped);
         self.residual_norm([&mapped[0], end.residual], None, end.affine, end.epsilon, out, None);
     }
     /// A block that is `gelu(x W₁ᵀ + b₁) W₂ᵀ + b₂`, to its end.
-    fn feed_forward_norm(&self, x: &Tensor, [inner, outer]: [Affine<'_>; 2], end: BlockEnd<'_>, out: &mut Tensor) {
+    fn feed_forward_norm(&self, x: &Tensor, [inner, outer]: [Affine<'_>; 2], end: PlainEnd<'_>, out: &mut Tensor) {
         let [mut between, mut mapped] =
             [&inner, &outer].map(|map| [Tensor::activation(x.device(), &[x.rows(), map.weight.rows()])]);
         self.linear(x, Activation::Identity, &[inner], &mut between);

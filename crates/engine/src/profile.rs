@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::kernels::{
-    Activation, AdamWUpdate, Affine, AttentionGradients, AttentionOutputs, AttentionSaved, Binary, BlockEnd, Kernels,
-    LinearGradients, Matrix, Modulation, Moment, Unary, Updated,
+    Activation, AdamWUpdate, Affine, AttentionGradients, AttentionOutputs, AttentionSaved, Binary, Kernels,
+    LinearGradients, Matrix, Modulation, Moment, PlainEnd, Unary, Updated,
 };
 use crate::ops::attention::Attention;
 use crate::ops::evolve::Evolve;
@@ -98,8 +98,8 @@ take_the_time_of! {
     fn matmul(a: Matrix<'_>, b: Matrix<'_>, out: &mut Tensor);
     fn linear(x: &Tensor, activation: Activation, parts: &[Affine<'_>], outs: &mut [Tensor]);
     fn linear_backward(x: Tensor, activation: Activation, weights: &[&Tensor], douts: &[&Tensor], gradients: LinearGradients<'_>);
-    fn linear_norm(x: &Tensor, map: Affine<'_>, end: BlockEnd<'_>, out: &mut Tensor);
-    fn feed_forward_norm(x: &Tensor, maps: [Affine<'_>; 2], end: BlockEnd<'_>, out: &mut Tensor);
+    fn linear_norm(x: &Tensor, map: Affine<'_>, end: PlainEnd<'_>, out: &mut Tensor);
+    fn feed_forward_norm(x: &Tensor, maps: [Affine<'_>; 2], end: PlainEnd<'_>, out: &mut Tensor);
     fn softmax(x: &Tensor, out: &mut Tensor);
     fn softmax_backward(y: &Tensor, dy: &Tensor, dx: &mut Tensor);
     fn embedding_sum(parts: &[(&Ids, &Tensor)], out: &mut Tensor);

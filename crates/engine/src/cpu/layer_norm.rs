@@ -19,8 +19,8 @@ pub fn forward(x: &Tensor, gain: &Tensor, bias: &Tensor, epsilon: f32, y: &mut T
         vectorised(
             #[inline(always)]
             || {
-                let rows = x.chunks(AT_ONCE * columns).zip(statistics.chunks_mut(AT_ONCE * 2));
-                for (y, (x, statistics)) in y.chunks_mut(AT_ONCE * columns).zip(rows) {
+                let rows = x.chunks(ROWS_AT_ONCE * columns).zip(statistics.chunks_mut(ROWS_AT_ONCE * 2));
+                for (y, (x, statistics)) in y.chunks_mut(ROWS_AT_ONCE * columns).zip(rows) {
                     statistics.copy_from_slice(&normalise(x, affine, epsilon, y).as_flattened()[..statistics.len()]);
                 }
             },
@@ -44,12 +44,12 @@ pub fn residual_forward(
     let parts = y.data_mut().par_chunks_mut(part * columns).enumerate();
     let Some([sum, statistics]) = saved else {
         return parts.for_each(|(index, y)| {
-            let mut sum = vec![0.0; AT_ONCE * columns];
+            let mut sum = vec![0.0; ROWS_AT_ONCE * columns];
             vectorised(
                 #[inline(always)]
                 || {
-                    for (rows, y) in y.chunks_mut(AT_ONCE * columns).enumerate() {
-                        sums.norms(index * part + rows * AT_ONCE, &mut sum[..y.len()], y);
+                    for (rows, y) in y.chunks_mut(ROWS_AT_ONCE * columns).enumerate() {
+                        sums.norms(index * part + rows * ROWS_AT_ONCE, &mut sum[..y.len()], y);
                     }
                 },
             );
@@ -60,9 +60,9 @@ pub fn residual_forward(
         vectorised(
             #[inline(always)]
             || {
-                let saved = sum.chunks_mut(AT_ONCE * columns).zip(statistics.chunks_mut(AT_ONCE * 2));
-                for (rows, (y, (sum, statistics))) in y.chunks_mut(AT_ONCE * columns).zip(saved).enumerate() {
-                    let found = sums.norms(index * part + rows * AT_ONCE, sum, y);
+                let saved = sum.chunks_mut(ROWS_AT_ONCE * columns).zip(statistics.chunks_mut(ROWS_AT_ONCE * 2));
+                for (rows, (y, (sum, statistics))) in y.chunks_mut(ROWS_AT_ONCE * columns).zip(saved).enumerate() {
+                    let found = sums.norms(index * part + rows * ROWS_AT_ONCE, sum, y);
                     statistics.copy_from_slice(&found.as_flattened()[..statistics.len()]);
                 }
             },
@@ -81,7 +81,7 @@ struct Sums<'a> {
 impl Sums<'_> {
     /// Writes the sums of some rows from `first` on and their norms, and gives each one's mean and 1/deviation.
     #[inline(always)]
-    fn norms(&self, first: usize, sums: &mut [f32], y: &mut [f32]) -> [[f32; 2]; AT_ONCE] {
+    fn norms(&self, first: usize, sums: &mut [f32], y: &mut [f32]) -> [[f32; 2]; ROWS_AT_ONCE] {
         let [gain, _] = self.affine;
         for (row, sum) in (first..).zip(sums.chunks_exact_mut(gain.len())) {
             let [x, residual] = self.terms.map(|terms| &terms[row * sum.len()..][..sum.len()]);
@@ -99,12 +99,13 @@ impl Sums<'_> {
 }
 
 /// Rows that are normalised together: one alone would wait for its own mean and deviation.
-pub const AT_ONCE: usize = 16;
+pub const ROWS_AT_ONCE: usize = 16;
 
-/// Writes the norms of at most [`AT_ONCE`] rows, and gives each one's mean and 1/deviation.
+/// Writes the norms of at most [`ROWS_AT_ONCE`] rows, and gives each one's mean and 1/deviation.
 #[inline(always)]
-pub fn normalise(x: &[f32], [gain, bias]: [&[f32]; 2], epsilon: f32, y: &mut [f32]) -> [[f32; 2]; AT_ONCE] {
-    let (columns, mut parts) = (gain.len(), [Parts([0.0; LANES]); AT_ONCE]);
+pub fn normalise(x: &[f32], [gain, bias]: [&[f32]; 2], epsilon: f32, y: &mut [f32]) -> [[f32; 2]; ROWS_AT_ONCE] {
+    assert!(x.len() == y.len() && x.len() <= ROWS_AT_ONCE * gain.len(), "no row is left out");
+    let (columns, mut parts) = (gain.len(), [Parts([0.0; LANES]); ROWS_AT_ONCE]);
     for (parts, x) in parts.iter_mut().zip(x.chunks_exact(columns)) {
         *parts = Parts(math::parts_of_sum(x, x, |x, _| x));
     }

@@ -47,7 +47,14 @@ fn peak_of_a_thread<U: Unit>() -> f64 {
                 for _ in 0..20 {
                     let [left, right] = [left.first(U::ROWS * DEPTH), right.first(U::COLUMNS * DEPTH)];
                     let [left, right] = [left.as_ptr(), right.as_ptr()].map(black_box);
-                    let operands = Operands { steps, left, left_depth: Depth::Columns, right, next: left, share: 0 };
+                    let operands = Operands {
+                        steps,
+                        left,
+                        left_depth: Depth::Columns,
+                        right,
+                        next: left,
+                        share: U::COLUMNS * DEPTH,
+                    };
                     // SAFETY: the panels hold `steps` steps, the block as many sums as are written; `begin` was called.
                     unsafe { U::multiply(operands, block.as_mut_ptr(), U::COLUMNS, false) };
                 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::adamw::Squares;
-use super::layer_norm::{AT_ONCE, normalise};
+use super::layer_norm::{ROWS_AT_ONCE, normalise};
 use super::math;
 use super::matmul::{
     Activated, Depth, Finished, GROUP_COLUMNS, Packed, Panels, ROWS_AHEAD, Source, Turned, Unit, UnitName, View,
@@ -12,7 +12,7 @@ use super::matmul::{
 use super::parallel::{SharedMatrix, prefetch};
 use super::rows;
 use crate::arena::Arena;
-use crate::kernels::{Activation, Affine, BlockEnd, LinearGradients};
+use crate::kernels::{Activation, Affine, LinearGradients, PlainEnd};
 use crate::tensor::Tensor;
 
 fn activated<U: Unit>(x: &Tensor, activation: Activation) -> Activated<'_> {
@@ -37,7 +37,7 @@ pub fn forward(unit: UnitName, x: &Tensor, activation: Activation, parts: &[Affi
 }
 
 /// A map with the residual and the norm that follow, which are taken of its sums before they leave the cache.
-pub fn forward_norm(unit: UnitName, x: &Tensor, map: Affine<'_>, end: BlockEnd<'_>, out: &mut Tensor) {
+pub fn linear_norm(unit: UnitName, x: &Tensor, map: Affine<'_>, end: PlainEnd<'_>, out: &mut Tensor) {
     let arena = x.device().arena();
     with_unit!(unit, U => {
         let (right, out) = (packed::<U>(arena, &map), SharedMatrix::of(out));
@@ -49,7 +49,7 @@ pub fn forward_norm(unit: UnitName, x: &Tensor, map: Affine<'_>, end: BlockEnd<'
 }
 
 /// The same of a feed-forward block.
-pub fn feed_forward_norm(unit: UnitName, x: &Tensor, maps: [Affine<'_>; 2], end: BlockEnd<'_>, out: &mut Tensor) {
+pub fn feed_forward_norm(unit: UnitName, x: &Tensor, maps: [Affine<'_>; 2], end: PlainEnd<'_>, out: &mut Tensor) {
     let arena = x.device().arena();
     with_unit!(unit, U => {
         let [inner, outer] = maps.map(|map| packed::<U>(arena, &map));
@@ -63,14 +63,14 @@ pub fn feed_forward_norm(unit: UnitName, x: &Tensor, maps: [Affine<'_>; 2], end:
 
 /// Stores the norm of a residual and a product with its bias, of whole rows.
 #[inline(always)]
-fn store_norm(part: Finished<'_>, bias: Option<&Tensor>, end: BlockEnd<'_>, out: &SharedMatrix<'_>) {
+fn store_norm(part: Finished<'_>, bias: Option<&Tensor>, end: PlainEnd<'_>, out: &SharedMatrix<'_>) {
     // SAFETY: parts of one product are disjoint.
     let mut block = unsafe { out.block(part.rows.clone(), part.columns.clone()) };
     let (residual, affine) = (View::of(end.residual), end.affine.map(Tensor::data));
     let (columns, len) = (part.columns.len(), part.rows.len());
-    let mut sums = vec![0.0; AT_ONCE * columns];
-    for begin in (0..len).step_by(AT_ONCE) {
-        let rows = begin..len.min(begin + AT_ONCE);
+    let mut sums = vec![0.0; ROWS_AT_ONCE * columns];
+    for begin in (0..len).step_by(ROWS_AT_ONCE) {
+        let rows = begin..len.min(begin + ROWS_AT_ONCE);
         let sums = &mut sums[..rows.len() * columns];
         for (row, sums) in rows.clone().zip(sums.chunks_exact_mut(columns)) {
             let place = part.rows.start + row;

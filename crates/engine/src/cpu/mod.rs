@@ -29,8 +29,8 @@ mod softmax;
 use std::ops::Range;
 
 use crate::kernels::{
-    Activation, AdamWUpdate, Affine, AttentionGradients, AttentionOutputs, AttentionSaved, Binary, BlockEnd, Kernels,
-    LinearGradients, Matrix, Modulation, Unary, Updated,
+    Activation, AdamWUpdate, Affine, AttentionGradients, AttentionOutputs, AttentionSaved, Binary, Kernels,
+    LinearGradients, Matrix, Modulation, PlainEnd, Unary, Updated,
 };
 use crate::ops::attention::Attention;
 use crate::ops::evolve::Evolve;
@@ -117,11 +117,11 @@ impl Kernels for Cpu {
         linear::backward(self.unit, &x, activation, weights, douts, gradients);
     }
 
-    fn linear_norm(&self, x: &Tensor, map: Affine<'_>, end: BlockEnd<'_>, out: &mut Tensor) {
-        linear::forward_norm(self.unit, x, map, end, out);
+    fn linear_norm(&self, x: &Tensor, map: Affine<'_>, end: PlainEnd<'_>, out: &mut Tensor) {
+        linear::linear_norm(self.unit, x, map, end, out);
     }
 
-    fn feed_forward_norm(&self, x: &Tensor, maps: [Affine<'_>; 2], end: BlockEnd<'_>, out: &mut Tensor) {
+    fn feed_forward_norm(&self, x: &Tensor, maps: [Affine<'_>; 2], end: PlainEnd<'_>, out: &mut Tensor) {
         linear::feed_forward_norm(self.unit, x, maps, end, out);
     }
 

@@ -145,7 +145,7 @@ pub fn sums<const N: usize>(parts: &[Parts; N]) -> [f32; N] {
 
 /// Of the first `seen` scores, in place: `2^((score − max) · scale)`, or 0 where dropped; and 0 in place of the others.
 /// Returns parts of the sum of the powers with those that are dropped. A row is whole registers long, `max` the largest score,
-/// `scale` positive. Powers are within 2e-7, or 1e-4 for products in bf16.
+/// `scale` positive. Powers are within some millionths, or 1e-4 for products in bf16.
 #[inline(always)]
 pub fn soften(
     scores: &mut [f32],

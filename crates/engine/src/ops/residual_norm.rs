@@ -3,7 +3,7 @@
 use super::layer_norm::affine_gradients;
 use super::linear::{constant_affine, ensure_fits};
 use crate::error::{Result, ensure_shape};
-use crate::kernels::BlockEnd;
+use crate::kernels::PlainEnd;
 use crate::random::Site;
 use crate::sequences::Sequences;
 use crate::tape::Var;
@@ -63,13 +63,13 @@ impl<'a> End<'a> {
     }
 
     /// What it is for a kernel, if nothing is dropped and no gradient will be asked for of it or of what it follows.
-    fn after(&self, x: &Var, maps: &[(&Var, Option<&Var>)]) -> Option<BlockEnd<'a>> {
+    fn plain_after(&self, x: &Var, maps: &[(&Var, Option<&Var>)]) -> Option<PlainEnd<'a>> {
         let End { residual, norm: Norm { gain, bias, epsilon }, .. } = *self;
         let inputs = maps.iter().flat_map(|&(weight, bias)| [Some(weight), bias]).flatten();
         let plain = inputs.chain([x, residual, gain, bias]).all(|input| input.node().is_none());
         let drops = self.dropout.is_some_and(|dropout| dropout.probability > 0.0);
         let affine = [gain.value(), bias.value()];
-        (plain && !drops).then(|| BlockEnd { residual: residual.value(), affine, epsilon })
+        (plain && !drops).then(|| PlainEnd { residual: residual.value(), affine, epsilon })
     }
 }
 
@@ -77,11 +77,13 @@ impl Var {
     /// `x Wᵀ + b` and the block's end, as [`Var::linear`] and [`Var::residual_norm`]. Where nothing is recorded, what is
     /// between need not be in memory.
     pub fn linear_norm(&self, map: (&Var, Option<&Var>), end: End<'_>) -> Result<Var> {
-        let Some(block_end) = end.after(self, &[map]) else { return self.linear(map.0, map.1)?.residual_norm(end) };
+        let Some(plain_end) = end.plain_after(self, &[map]) else {
+            return self.linear(map.0, map.1)?.residual_norm(end);
+        };
         ensure_fits(self.shape(), &map)?;
         end.ensure_fits(&[self.value().rows(), map.0.value().rows()])?;
-        let (x, mut y) = (self.value(), end.residual.value().empty_like());
-        x.device().kernels().linear_norm(x, constant_affine(map), block_end, &mut y);
+        let (x, mut y) = (self.value(), Tensor::activation(self.value().device(), end.residual.shape()));
+        x.device().kernels().linear_norm(x, constant_affine(map), plain_end, &mut y);
         Ok(Var::record(y, &[self], |_, _| Ok(())))
     }
 
@@ -89,14 +91,14 @@ impl Var {
     /// Where nothing is recorded, what is between need not be in memory.
     pub fn feed_forward_norm(&self, maps: [(&Var, Option<&Var>); 2], end: End<'_>) -> Result<Var> {
         let [inner, outer] = maps;
-        let Some(block_end) = end.after(self, &maps) else {
+        let Some(plain_end) = end.plain_after(self, &maps) else {
             return self.linear(inner.0, inner.1)?.gelu_linear(outer.0, outer.1)?.residual_norm(end);
         };
         ensure_fits(self.shape(), &inner)?;
         ensure_fits(&[self.value().rows(), inner.0.value().rows()], &outer)?;
         end.ensure_fits(&[self.value().rows(), outer.0.value().rows()])?;
-        let (x, mut y) = (self.value(), end.residual.value().empty_like());
-        x.device().kernels().feed_forward_norm(x, maps.map(constant_affine), block_end, &mut y);
+        let (x, mut y) = (self.value(), Tensor::activation(self.value().device(), end.residual.shape()));
+        x.device().kernels().feed_forward_norm(x, maps.map(constant_affine), plain_end, &mut y);
         Ok(Var::record(y, &[self], |_, _| Ok(())))
     }
 
@@ -178,6 +180,42 @@ mod tests {
         }
 
         #[test]
+        fn blocks_with_their_end_are_their_parts_to_the_last_bit_recorded_or_not(
+            lengths in prop::collection::vec(1..120_usize, 1..4), columns in 3..200_usize, drops: bool, seed in 0..1000_u64,
+        ) {
+            let sequences = sequences(&lengths);
+            let [x, residual, gain, bias] = inputs(sequences.tokens(), columns, seed);
+            let [square, inner] = [columns, 70].map(|out| random(&[out, columns], seed + 4));
+            let tensors = [x, residual, gain, bias, square, inner, random(&[columns, 70], seed + 5)];
+            let run = |tape: Tape, at_once: bool| {
+                let leaves = tensors.each_ref().map(|tensor| tape.leaf(tensor.clone()));
+                let [x, residual, gain, bias, square, inner, outer] = &leaves;
+                let norm = Norm { gain, bias, epsilon: EPSILON };
+                let end = End { residual, sequences: &sequences, dropout: if drops { dropout(0.1) } else { None }, norm };
+                let [mapped, fed] = if at_once {
+                    let maps = [(inner, None), (outer, Some(bias))];
+                    [x.linear_norm((square, Some(bias)), end), x.feed_forward_norm(maps, end)]
+                } else {
+                    let mapped = x.linear(square, Some(bias)).unwrap().residual_norm(end);
+                    let fed = x.linear(inner, None).unwrap().gelu_linear(outer, Some(bias)).unwrap();
+                    [mapped, fed.residual_norm(end)]
+                };
+                let sum = mapped.unwrap().add(&fed.unwrap()).unwrap();
+                let mut found = vec![sum.value().to_vec()];
+                if sum.node().is_some() {
+                    let gradients = tape.backward(&sum.mul(&sum).unwrap().sum().unwrap()).unwrap();
+                    found.extend(leaves.iter().map(|leaf| gradients.of(leaf).unwrap().to_vec()));
+                }
+                found
+            };
+            let parts = run(Tape::recording(), false);
+            prop_assert!(parts.len() == 8 && parts == run(Tape::recording(), true));
+            for threads in [1, 3] {
+                prop_assert!(with_threads(threads, || run(Tape::inference(), true)) == parts[..1]);
+            }
+        }
+
+        #[test]
         fn it_is_its_three_parts_to_the_last_bit(
             lengths in prop::collection::vec(1..30_usize, 1..5), columns in 3..400_usize, seed in 0..1000_u64,
         ) {
@@ -203,5 +241,24 @@ mod tests {
             prop_assert!(one == values(false));
             prop_assert!(one == with_threads(3, || values(true)));
         }
+    }
+
+    #[test]
+    fn a_block_whose_end_does_not_fit_is_refused() {
+        let (sequences, tape) = (sequences(&[3, 2]), Tape::inference());
+        let of = |shape: &[usize]| tape.constant(random(shape, 1));
+        let (x, gain) = (of(&[5, 4]), of(&[4]));
+        let refused = |residual: &[usize], out: usize, width: usize| {
+            let residual = of(residual);
+            let norm = Norm { gain: &gain, bias: &gain, epsilon: EPSILON };
+            let end = End { residual: &residual, sequences: &sequences, dropout: None, norm };
+            let mapped = x.linear_norm((&of(&[out, 4]), None), end).is_err();
+            let fed = x.feed_forward_norm([(&of(&[6, 4]), None), (&of(&[out, width]), None)], end).is_err();
+            [mapped, fed]
+        };
+        assert_eq!(refused(&[5, 4], 4, 6), [false, false]);
+        assert_eq!(refused(&[5, 4], 4, 7), [false, true]);
+        assert_eq!(refused(&[5, 4], 3, 6), [true, true]);
+        assert_eq!(refused(&[4, 4], 4, 6), [true, true]);
     }
 }

@@ -22,7 +22,10 @@ type Property = fn(&Device) -> Result<Found>;
 /// Every property by name.
 pub const ALL: &[(&str, Property)] = &[
     ("AdamW with clipping, three updates", updates_are_the_cpus),
-    ("blocks to their end with and without a gradient", blocks_are_the_same_without_a_gradient),
+    (
+        "linear map and feed-forward block to their norms, with and without a gradient",
+        blocks_are_the_same_without_a_gradient,
+    ),
     ("largest entries of rows, share unlike the CPU's", largest_entries_are_the_cpus),
     ("evolution: share of ancestry unlike the CPU's", ancestry_is_drawn_as_on_the_cpu),
     ("evolution of the infinite population", the_infinite_population_is_the_cpus),

@@ -117,12 +117,7 @@ pub struct Attention {
 }
 
 impl Attention {
-    /// `[N, H] → [N, H]`, within each sequence.
-    pub fn forward(&self, pass: &Pass<'_>, x: &Var) -> mendel_engine::Result<Var> {
-        self.output.forward(pass, &self.mix(pass, x)?)
-    }
-
-    /// The same before its output map: the heads side by side.
+    /// `[N, H] → [N, h·d]`, within each sequence: the heads side by side, which the output map follows.
     pub fn mix(&self, pass: &Pass<'_>, x: &Var) -> mendel_engine::Result<Var> {
         let latent = match &self.in_proj {
             Some(in_proj) => &in_proj.forward(pass, x)?,

@@ -92,10 +92,14 @@ impl Module {
         Pass { tape, parameters: &self.parameters, sequences, mode, probe: None }
     }
 
+    fn forward(&self, pass: &Pass<'_>, x: &Var) -> Var {
+        self.attention.output.forward(pass, &self.attention.mix(pass, x).unwrap()).unwrap()
+    }
+
     fn run(&self, x: &Tensor, sequences: &Sequences, mode: Mode) -> Vec<f32> {
         let tape = Tape::inference();
         let x = tape.constant(x.clone());
-        self.attention.forward(&self.pass(&tape, sequences, mode), &x).unwrap().value().to_vec()
+        self.forward(&self.pass(&tape, sequences, mode), &x).value().to_vec()
     }
 
     /// The values `V` of an input.
@@ -225,7 +229,7 @@ proptest! {
 
         let tape = Tape::recording();
         let leaf = tape.leaf(x.clone());
-        let out = module.attention.forward(&module.pass(&tape, &sequences, mode), &leaf).unwrap();
+        let out = module.forward(&module.pass(&tape, &sequences, mode), &leaf);
         let loss = out.mul(&tape.constant(weights.clone())).unwrap().sum().unwrap();
         let gradients = tape.backward(&loss).unwrap();
 

@@ -67,7 +67,7 @@ impl<'a> Head<'a> {
         View::of(x).part(&(begin + rows.start..begin + rows.end), columns)
     }
 
-    /// Asks for what the next head takes of a token to be brought into the cache.
+    /// Asks for a token's columns that follow this head's to be brought into the cache: the next head takes them.
     #[inline(always)]
     fn prefetch_next_head(&self, row: usize, qkv: [&Tensor; 3]) {
         for (x, columns) in qkv.into_iter().zip([&self.query, &self.key, &self.key]) {

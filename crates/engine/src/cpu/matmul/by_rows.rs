@@ -169,7 +169,7 @@ fn by_rows<R: Send>(rows: usize, group: usize, f: impl Fn(Range<usize>) -> R + S
 }
 
 /// How many rows of a forward pass are a group, for which weights are read once. In bf16 those of a thread's own pass are one,
-/// where they leave the second-level cache room; of more rows there are several for threads to share.
+/// where they are not too deep; of more rows there are several for threads to share.
 fn rows_at_once<U: Unit>(rows: usize, depth: usize) -> usize {
     /// Rows that are one group at most.
     const ROWS: usize = 512;
@@ -188,13 +188,15 @@ fn whole_rows_at_once<U: Unit>(rows: usize, depth: usize, right: Panels<'_, U>) 
 /// Columns that one thread adds up at once where whole rows are in memory: an operand of many rows and steps is then read
 /// fewer times from beyond the second-level cache.
 const WHOLE_COLUMNS: usize = 192;
+/// Whole rows that one thread stores at once: whole panels of every unit.
+const WHOLE_ROWS: usize = 96;
 
 /// The product of a group of rows, which begins at `first`, with a right operand, by whole rows. Threads that are idle help.
 fn multiply_whole_group<U: Unit>(
     left: Panels<'_, U>,
     first: usize,
     right: Panels<'_, U>,
-    store: impl FnOnce(Finished<'_>),
+    store: impl Fn(Finished<'_>) + Sync,
 ) {
     assert!(left.steps == right.steps, "both operands are as deep");
     let (panels, columns) = (left.count(U::ROWS), right.count(U::COLUMNS));
@@ -209,11 +211,16 @@ fn multiply_whole_group<U: Unit>(
                 add_up(left, right, [0..panels, columns], block.as_mut_ptr(), apart);
             }
         });
-        let finished = Finished { rows: first..first + left.extent, columns: 0..right.extent, sums, apart };
-        U::vectorised(
-            #[inline(always)]
-            || store(finished),
-        );
+        let parts = sums.par_chunks(WHOLE_ROWS * apart).enumerate();
+        parts.for_each(|(part, sums)| {
+            let begin = part * WHOLE_ROWS;
+            let rows = first + begin..first + left.extent.min(begin + WHOLE_ROWS);
+            let finished = Finished { rows, columns: 0..right.extent, sums, apart };
+            U::vectorised(
+                #[inline(always)]
+                || store(finished),
+            );
+        });
     });
 }
 

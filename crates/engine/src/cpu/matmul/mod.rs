@@ -195,7 +195,7 @@ unsafe fn add_up<U: Unit>(
     let left_depth = left.depth;
     U::begin();
     for begin in (0..parts).map(|part| part * at_once) {
-        let steps = begin.min(left.steps)..left.steps.min(begin + at_once);
+        let steps = begin..left.steps.min(begin + at_once);
         let len = steps.len() * U::COLUMNS * U::STEP;
         for column in columns.clone() {
             let part = |column: usize| right.part(U::COLUMNS, column, steps.clone()).as_ptr();

@@ -119,8 +119,8 @@ fn a_row_of_a_product_has_the_same_bits_whatever_rows_are_with_it() {
 #[test]
 fn a_feed_forward_block_is_the_same_bits_as_its_parts() {
     use crate::cpu::{layer_norm, linear};
-    use crate::kernels::{Activation, Affine, BlockEnd};
-    // Of the last three, rows are one group of 500 in bf16, are too many for it, or too deep.
+    use crate::kernels::{Activation, Affine, PlainEnd};
+    // Of the last four, rows are one group of 500 in bf16, have too long sums for it, are too many, or too deep.
     for [rows, columns, width, out] in [
         [1, 1, 1, 1],
         [5, 33, 70, 40],
@@ -154,7 +154,7 @@ fn a_feed_forward_block_is_the_same_bits_as_its_parts() {
             assert!(between[0].data() == expected, "{unit:?}, {rows} rows of {columns}, {width} after");
             let mut mapped = [Tensor::empty(&device(), &[rows, out])];
             linear::forward(unit, &between[0], Activation::Gelu, &[outer], &mut mapped);
-            let end = BlockEnd { residual: &residual, affine: [&gain, &bias], epsilon: 1e-3 };
+            let end = PlainEnd { residual: &residual, affine: [&gain, &bias], epsilon: 1e-3 };
             layer_norm::residual_forward([&mapped[0], &residual], None, end.affine, end.epsilon, &mut apart, None);
             with_threads(2, || linear::feed_forward_norm(unit, &x, [inner, outer], end, &mut at_once));
             assert_eq!(
@@ -164,9 +164,21 @@ fn a_feed_forward_block_is_the_same_bits_as_its_parts() {
             );
             linear::forward(unit, &residual, Activation::Identity, &[last], &mut mapped);
             layer_norm::residual_forward([&mapped[0], &residual], None, end.affine, end.epsilon, &mut apart, None);
-            with_threads(2, || linear::forward_norm(unit, &residual, last, end, &mut at_once));
+            with_threads(2, || linear::linear_norm(unit, &residual, last, end, &mut at_once));
             assert_eq!(apart.data(), at_once.data(), "{unit:?}, {rows} rows of {out}");
         }
+    }
+}
+
+#[test]
+fn a_product_of_no_depth_is_zero() {
+    for unit in units() {
+        with_unit!(unit, U => {
+            let panels = |extent| Panels::<U> { data: &[], steps: 0, extent, depth: Depth::Columns };
+            let mut found = Vec::new();
+            multiply_here(panels(40), panels(150), |part| found.extend(part.rows.clone().flat_map(|row| part.row(row).to_vec())));
+            assert!(found.len() == 40 * 150 && found.iter().all(|&x| x == 0.0), "{unit:?}");
+        });
     }
 }
 

@@ -204,8 +204,8 @@ pub fn release_tiles() {
 
 /// Numbers in a line of the cache.
 const LINE: usize = 32;
-/// Lines that the cache is asked for in a step: of a panel that meets so many panels of rows that its share in each is about
-/// as few, and of others. Of fewer than six panels of rows not all lines are asked for.
+/// Lines that the cache is asked for in a step: few where the share is less than one more. Where it is more than many, or not
+/// quite few, some of the next panel's lines are not asked for.
 const FEW_LINES: usize = 2;
 const MANY_LINES: usize = 6;
 
