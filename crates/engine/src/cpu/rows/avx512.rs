@@ -293,7 +293,7 @@ fn across<const N: usize>(parts: &[Parts; N], both: impl Fn(__m512, __m512) -> _
     results
 }
 
-/// Without what is dropped: small enough to become part of its caller, which calls it row by row.
+/// Without what is dropped, and without the room that draws take, which would be made for each row.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq")]
 pub fn soften<const N: usize>(scores: &mut [f32], softening: [f32; 2], seen: usize, coefficients: &[f32; N]) -> Parts {
