@@ -106,14 +106,15 @@ pub const ROWS_AT_ONCE: usize = 16;
 pub fn normalise(x: &[f32], [gain, bias]: [&[f32]; 2], epsilon: f32, y: &mut [f32]) -> [[f32; 2]; ROWS_AT_ONCE] {
     assert!(x.len() == y.len() && x.len() <= ROWS_AT_ONCE * gain.len(), "no row is left out");
     let (columns, mut parts) = (gain.len(), [Parts([0.0; LANES]); ROWS_AT_ONCE]);
+    let parts = &mut parts[..x.len() / columns];
     for (parts, x) in parts.iter_mut().zip(x.chunks_exact(columns)) {
         *parts = Parts(math::parts_of_sum(x, x, |x, _| x));
     }
-    let means = rows::sums(&parts).map(|sum| sum / columns as f32);
+    let means = rows::sums::<ROWS_AT_ONCE>(parts).map(|sum| sum / columns as f32);
     for ((parts, x), mean) in parts.iter_mut().zip(x.chunks_exact(columns)).zip(means) {
         *parts = Parts(math::parts_of_sum(x, x, |x, _| (x - mean) * (x - mean)));
     }
-    let inverses = rows::sums(&parts).map(|sum| 1.0 / (sum / columns as f32 + epsilon).sqrt());
+    let inverses = rows::sums::<ROWS_AT_ONCE>(parts).map(|sum| 1.0 / (sum / columns as f32 + epsilon).sqrt());
     let found = std::array::from_fn(|row| [means[row], inverses[row]]);
     for ((y, x), [mean, inverse]) in y.chunks_exact_mut(columns).zip(x.chunks_exact(columns)).zip(found) {
         for (((y, &x), &gain), &bias) in y.iter_mut().zip(x).zip(gain).zip(bias) {

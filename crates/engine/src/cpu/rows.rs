@@ -121,26 +121,33 @@ pub fn parts_of_max(scores: &[f32]) -> Parts {
     Parts([math::max(scores); LANES])
 }
 
-/// The maxima of which these are the parts.
+/// The maxima of which these are the parts, at most `N`; zeros after them.
 #[inline(always)]
-pub fn maxima<const N: usize>(parts: &[Parts; N]) -> [f32; N] {
+pub fn maxima<const N: usize>(parts: &[Parts]) -> [f32; N] {
     #[cfg(target_arch = "x86_64")]
     if has_avx512() {
         // SAFETY: the machine has the instructions.
         return unsafe { avx512::maxima(parts) };
     }
-    parts.each_ref().map(|parts| math::max(&parts.0))
+    put_together(parts, math::max)
 }
 
-/// The sums of which these are the parts.
+/// The sums of which these are the parts, as [`maxima`].
 #[inline(always)]
-pub fn sums<const N: usize>(parts: &[Parts; N]) -> [f32; N] {
+pub fn sums<const N: usize>(parts: &[Parts]) -> [f32; N] {
     #[cfg(target_arch = "x86_64")]
     if has_avx512() {
         // SAFETY: the machine has the instructions.
         return unsafe { avx512::sums(parts) };
     }
-    parts.each_ref().map(|parts| math::sum(&parts.0))
+    put_together(parts, math::sum)
+}
+
+#[inline(always)]
+fn put_together<const N: usize>(parts: &[Parts], f: impl Fn(&[f32]) -> f32) -> [f32; N] {
+    let mut results = [0.0; N];
+    results[..parts.len()].iter_mut().zip(parts).for_each(|(result, parts)| *result = f(&parts.0));
+    results
 }
 
 /// Of the first `seen` scores, in place: `2^((score − max) · scale)`, or 0 where dropped; and 0 in place of the others.

@@ -110,6 +110,7 @@ impl<'a> Head<'a> {
             let keys = right_here::<U>(&self.view(k, &(0..t), &self.key), Depth::Columns, keys);
             let values = right_here::<U>(&self.view(v, &(0..t), &self.key), Depth::Rows, values);
             let mut powers = PanelRows::<U> { data: powers, depth: t };
+            let mut parts = [Parts([0.0; LANES]); TILE];
             // SAFETY: all operands but `powers` are packed; what follows makes no other product.
             let products = unsafe { Products::<U>::begin() };
             for (panel, first) in (0..t).step_by(U::ROWS).enumerate() {
@@ -118,20 +119,19 @@ impl<'a> Head<'a> {
                 let sums = U::vectorised(
                     #[inline(always)]
                     || {
-                        let (mut maxima, mut sums) = ([Parts([0.0; LANES]); TILE], [Parts([1.0; LANES]); TILE]);
                         for (place, row) in rows.clone().enumerate() {
-                            maxima[place] = rows::parts_of_max(&scores[place * apart..][..self.visible(row)]);
+                            parts[place] = rows::parts_of_max(&scores[place * apart..][..self.visible(row)]);
                         }
-                        let maxima = rows::maxima(&maxima);
+                        let maxima: [f32; TILE] = rows::maxima(&parts[..rows.len()]);
                         for (place, row) in rows.clone().enumerate() {
                             self.prefetch_next_head(row, [q, k, v]);
                             out.prefetch(row);
                             let scores = &mut scores[place * apart..][..seen];
                             let (of_row, visible, drops) = ([maxima[place], scale], self.visible(row), self.drops(row));
-                            sums[place] = soften(scores, of_row, visible, drops, U::PRECISION);
+                            parts[place] = soften(scores, of_row, visible, drops, U::PRECISION);
                             powers.write(place, scores);
                         }
-                        let sums = rows::sums(&sums);
+                        let sums: [f32; TILE] = rows::sums(&parts[..rows.len()]);
                         let mut logarithms = sums;
                         for sum in &mut logarithms {
                             *sum = math::ln(*sum);

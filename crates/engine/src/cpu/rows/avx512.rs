@@ -248,7 +248,7 @@ fn parts_of(register: __m512) -> Parts {
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub fn maxima<const N: usize>(parts: &[Parts; N]) -> [f32; N] {
+pub fn maxima<const N: usize>(parts: &[Parts]) -> [f32; N] {
     across(
         parts,
         #[inline(always)]
@@ -258,7 +258,7 @@ pub fn maxima<const N: usize>(parts: &[Parts; N]) -> [f32; N] {
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub fn sums<const N: usize>(parts: &[Parts; N]) -> [f32; N] {
+pub fn sums<const N: usize>(parts: &[Parts]) -> [f32; N] {
     across(
         parts,
         #[inline(always)]
@@ -270,9 +270,10 @@ pub fn sums<const N: usize>(parts: &[Parts; N]) -> [f32; N] {
 /// lanes of two rows neighbours.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn across<const N: usize>(parts: &[Parts; N], both: impl Fn(__m512, __m512) -> __m512) -> [f32; N] {
+fn across<const N: usize>(parts: &[Parts], both: impl Fn(__m512, __m512) -> __m512) -> [f32; N] {
     let mut results = [0.0; N];
-    for (parts, results) in parts.chunks(LANES).zip(results.chunks_mut(LANES)) {
+    let places = results[..parts.len()].chunks_mut(LANES);
+    for (parts, results) in parts.chunks(LANES).zip(places) {
         // Of fewer rows than sixteen the last one is taken again.
         let row = |i: usize| &parts[i.min(parts.len() - 1)];
         // SAFETY: a row's parts are a register.
