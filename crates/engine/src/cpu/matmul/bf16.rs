@@ -7,14 +7,16 @@
 #[cfg(target_arch = "x86_64")]
 pub mod x86;
 
+#[cfg(target_arch = "x86_64")]
+use super::amx;
 use super::unit::{Depth, Operands, TILE, Tile, Unit};
 use crate::cpu::math::vectorised;
 use crate::precision::Precision;
 
 /// Numbers in one tile.
-const TILE_LEN: usize = 512;
+pub const TILE_LEN: usize = 512;
 /// Rows or columns of one tile, and pairs of numbers in a row of it.
-const SIDE: usize = 16;
+pub const SIDE: usize = 16;
 
 /// A tile, by pairs of numbers.
 type Pairs = [[u32; SIDE]; SIDE];
@@ -84,13 +86,19 @@ fn write(pairs: &Pairs, out: &mut [u16]) {
 }
 
 #[inline(always)]
-fn convert(numbers: &[f32], out: &mut [u16]) {
+pub fn convert(numbers: &[f32], out: &mut [u16]) {
     out.iter_mut().zip(numbers).for_each(|(out, &x)| *out = round(x));
+}
+
+/// Where a row of a left step begins.
+#[inline(always)]
+pub fn place_of_row(row: usize) -> usize {
+    row / SIDE * TILE_LEN + row % SIDE * TILE
 }
 
 /// A tile of rows as they are, or of columns, in the order of a left panel.
 #[inline(always)]
-fn place_left(tile: &Tile, depth: Depth, half: usize, out: &mut [u16]) {
+pub fn place_left(tile: &Tile, depth: Depth, half: usize, out: &mut [u16]) {
     match depth {
         Depth::Columns => write(&rows_of_pairs(tile, half * SIDE), out),
         Depth::Rows => write(&transposed(&pairs_of_rows(tile, half * SIDE)), out),
@@ -99,7 +107,7 @@ fn place_left(tile: &Tile, depth: Depth, half: usize, out: &mut [u16]) {
 
 /// The same in the order of a right panel.
 #[inline(always)]
-fn place_right(tile: &Tile, depth: Depth, half: usize, out: &mut [u16]) {
+pub fn place_right(tile: &Tile, depth: Depth, half: usize, out: &mut [u16]) {
     match depth {
         Depth::Columns => write(&transposed(&rows_of_pairs(tile, half * SIDE)), out),
         Depth::Rows => write(&pairs_of_rows(tile, half * SIDE), out),
@@ -122,13 +130,8 @@ macro_rules! half_width {
             }
 
             #[inline(always)]
-            fn place_of_row(row: usize) -> usize {
-                row / SIDE * TILE_LEN + row % SIDE * TILE
-            }
-
-            #[inline(always)]
-            fn convert(numbers: &[f32], out: &mut [u16]) {
-                $convert(numbers, out);
+            fn place_row(numbers: &[f32], row: usize, step: &mut [u16]) {
+                $convert(numbers, &mut step[place_of_row(row)..][..TILE]);
             }
 
             #[inline(always)]
@@ -167,16 +170,16 @@ half_width!(Avx512, x86::avx512, x86::vectorised, x86::convert, x86::place_left,
 #[cfg(target_arch = "x86_64")]
 half_width!(
     Amx,
-    x86::amx,
+    amx::multiply,
     x86::vectorised,
     x86::convert,
     x86::place_left,
     x86::place_right,
-    x86::configure_tiles,
-    x86::release_tiles
+    amx::configure_tiles,
+    amx::release_tiles
 );
 
-unsafe fn portable(operands: Operands<u16>, block: *mut f32, stride: usize, accumulate: bool) {
+pub unsafe fn portable(operands: Operands<u16>, block: *mut f32, stride: usize, accumulate: bool) {
     let Operands { steps, left, right, .. } = operands;
     vectorised(
         #[inline(always)]

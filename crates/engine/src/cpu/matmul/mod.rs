@@ -5,6 +5,8 @@
 //! handed to the caller, who adds a bias or multiplies by a derivative before it goes to memory. An element's sum runs
 //! over the depth in one fixed order, so it is the same bits whatever rows stand beside it, on any number of threads.
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
 pub(super) mod bf16;
 mod by_rows;
 mod pack;

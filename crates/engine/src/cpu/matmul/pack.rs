@@ -181,7 +181,7 @@ impl<U: Unit> PanelRows<'_, U> {
         assert!(numbers.len() >= self.depth.next_multiple_of(U::STEP));
         let steps = self.data.chunks_exact_mut(U::ROWS * U::STEP);
         for (numbers, step) in numbers.chunks_exact(U::STEP).zip(steps) {
-            U::convert(numbers, &mut step[U::place_of_row(row)..][..U::STEP]);
+            U::place_row(numbers, row, step);
         }
     }
 
@@ -421,7 +421,7 @@ impl<U: Unit> Cells<U> {
         for (step, numbers) in numbers.chunks_exact(U::STEP).enumerate() {
             // SAFETY: as the caller promises.
             let cell = unsafe { self.cell(row / U::ROWS, column / U::STEP + step) };
-            U::convert(numbers, &mut cell[U::place_of_row(row % U::ROWS)..][..U::STEP]);
+            U::place_row(numbers, row % U::ROWS, cell);
         }
     }
 

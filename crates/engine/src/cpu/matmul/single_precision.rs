@@ -68,13 +68,8 @@ macro_rules! single_precision {
             }
 
             #[inline(always)]
-            fn place_of_row(row: usize) -> usize {
-                row * STEP
-            }
-
-            #[inline(always)]
-            fn convert(numbers: &[f32], out: &mut [f32]) {
-                out.copy_from_slice(numbers);
+            fn place_row(numbers: &[f32], row: usize, step: &mut [f32]) {
+                step[row * STEP..][..STEP].copy_from_slice(numbers);
             }
 
             #[inline(always)]

@@ -47,10 +47,8 @@ pub trait Unit: Copy + Send + Sync + 'static {
 
     /// Writes one step of a left panel.
     fn place_left(tile: &Tile, depth: Depth, step: &mut [Self::Element]);
-    /// Where a row's numbers of one step begin in a left panel packed along columns; they follow each other.
-    fn place_of_row(row: usize) -> usize;
-    /// A step's numbers as they are in panels.
-    fn convert(numbers: &[f32], out: &mut [Self::Element]);
+    /// Writes one row's `STEP` numbers of one step of a left panel that is packed along columns.
+    fn place_row(numbers: &[f32], row: usize, step: &mut [Self::Element]);
     /// Writes one step of a right panel.
     fn place_right(tile: &Tile, depth: Depth, step: &mut [Self::Element]);
 
