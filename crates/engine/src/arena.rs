@@ -7,8 +7,9 @@ use std::ptr::NonNull;
 use std::slice;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytemuck::Pod;
+
 use crate::memory::{CACHE_LINE, Memory};
-use crate::tensor::Element;
 
 /// Bytes, or multiples of them, that the system is asked for at once. On Linux they are addresses: pages come when they are
 /// first written.
@@ -138,7 +139,7 @@ impl State {
 
 /// Elements that lie in an arena until they are dropped.
 #[derive(Debug)]
-pub struct Buffer<T: Element> {
+pub struct Buffer<T: Pod> {
     data: NonNull<T>,
     len: usize,
     place: Place,
@@ -147,9 +148,9 @@ pub struct Buffer<T: Element> {
 }
 
 // SAFETY: a buffer owns its elements, which are plain numbers.
-unsafe impl<T: Element> Send for Buffer<T> {}
+unsafe impl<T: Pod> Send for Buffer<T> {}
 // SAFETY: as above; shared access only reads.
-unsafe impl<T: Element> Sync for Buffer<T> {}
+unsafe impl<T: Pod> Sync for Buffer<T> {}
 
 /// What was made of a buffer's contents, as long as they stay.
 #[derive(Clone, Debug)]
@@ -166,7 +167,7 @@ fn bytes_of<T>(len: usize) -> usize {
         .unwrap_or_else(|| panic!("no address space holds {len} elements"))
 }
 
-impl<T: Element> Buffer<T> {
+impl<T: Pod> Buffer<T> {
     pub fn new(arena: &Arc<Arena>, len: usize) -> Self {
         Buffer::at(arena, len, Side::Begin)
     }
@@ -212,7 +213,7 @@ impl<T: Element> Buffer<T> {
     }
 }
 
-impl<T: Element> Clone for Buffer<T> {
+impl<T: Pod> Clone for Buffer<T> {
     fn clone(&self) -> Self {
         let mut copy = Buffer::new(&self.arena, self.len);
         copy.as_mut_slice().copy_from_slice(self.as_slice());
@@ -220,7 +221,7 @@ impl<T: Element> Clone for Buffer<T> {
     }
 }
 
-impl<T: Element> Drop for Buffer<T> {
+impl<T: Pod> Drop for Buffer<T> {
     fn drop(&mut self) {
         self.arena.give_back(self.place, bytes_of::<T>(self.len));
     }

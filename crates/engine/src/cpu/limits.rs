@@ -14,8 +14,8 @@ use crate::precision::Precision;
 /// How often the matrix unit is kept busy for how long; the fastest time counts, as other programs only slow it down.
 const WINDOWS: usize = 20;
 const BUSY: Duration = Duration::from_millis(5);
-/// Depth of the panels that are multiplied: both stay in the first-level cache.
-const DEPTH: usize = 256;
+/// Bytes of each of the panels that are multiplied: both stay in the first-level cache.
+const PANEL_BYTES: usize = 16 * 1024;
 /// Numbers that are streamed through: 256 MB, more than caches hold.
 const STREAMED: usize = 64 << 20;
 const PART: usize = 64 * 1024;
@@ -29,14 +29,15 @@ pub fn matrix_peak(precision: Precision) -> f64 {
 }
 
 fn peak_of_a_thread<U: Unit>() -> f64 {
-    let steps = DEPTH / U::STEP;
+    let steps = PANEL_BYTES / (U::COLUMNS * U::STEP * size_of::<U::Element>());
+    let depth = steps * U::STEP;
     // Not of zeros, which take less power: at that the machine runs faster than with numbers.
     let ones = [[1.0; TILE]; TILE];
-    let [mut left, mut right] = [U::ROWS, U::COLUMNS].map(|side| Memory::<U::Element>::new(side * DEPTH));
-    for step in left.first_mut(U::ROWS * DEPTH).chunks_exact_mut(U::ROWS * U::STEP) {
+    let [mut left, mut right] = [U::ROWS, U::COLUMNS].map(|side| Memory::<U::Element>::new(side * depth));
+    for step in left.first_mut(U::ROWS * depth).chunks_exact_mut(U::ROWS * U::STEP) {
         U::place_left(&ones, Depth::Columns, step);
     }
-    for step in right.first_mut(U::COLUMNS * DEPTH).chunks_exact_mut(U::COLUMNS * U::STEP) {
+    for step in right.first_mut(U::COLUMNS * depth).chunks_exact_mut(U::COLUMNS * U::STEP) {
         U::place_right(&ones, Depth::Columns, step);
     }
     with_scratch(U::ROWS * U::COLUMNS, |block| {
@@ -45,7 +46,7 @@ fn peak_of_a_thread<U: Unit>() -> f64 {
             U::begin();
             while started.elapsed() < BUSY {
                 for _ in 0..20 {
-                    let [left, right] = [left.first(U::ROWS * DEPTH), right.first(U::COLUMNS * DEPTH)];
+                    let [left, right] = [left.first(U::ROWS * depth), right.first(U::COLUMNS * depth)];
                     let [left, right] = [left.as_ptr(), right.as_ptr()].map(black_box);
                     let operands = Operands {
                         steps,
@@ -53,7 +54,7 @@ fn peak_of_a_thread<U: Unit>() -> f64 {
                         left_depth: Depth::Columns,
                         right,
                         next: left,
-                        share: U::COLUMNS * DEPTH,
+                        share: U::COLUMNS * depth,
                     };
                     // SAFETY: the panels hold `steps` steps, the block as many sums as are written; `begin` was called.
                     unsafe { U::multiply(operands, block.as_mut_ptr(), U::COLUMNS, false) };
@@ -61,7 +62,7 @@ fn peak_of_a_thread<U: Unit>() -> f64 {
                 products += 20;
             }
             U::end();
-            (2 * products * U::ROWS * U::COLUMNS * DEPTH) as f64 / started.elapsed().as_secs_f64()
+            (2 * products * U::ROWS * U::COLUMNS * depth) as f64 / started.elapsed().as_secs_f64()
         };
         (0..WINDOWS).map(|_| window()).fold(0.0, f64::max)
     })

@@ -214,7 +214,7 @@ impl Kernels for Cpu {
         modulation: Option<Modulation<'_>>,
         out: &mut Tensor,
     ) -> AttentionSaved {
-        attention::forward(self.unit, qkv, sequences, options, modulation, out)
+        attention::forward(self.unit.within_heads(), qkv, sequences, options, modulation, out)
     }
 
     fn attention_backward(
@@ -226,7 +226,7 @@ impl Kernels for Cpu {
         outputs: AttentionOutputs<'_>,
         gradients: AttentionGradients<'_>,
     ) {
-        attention::backward(self.unit, qkv, sequences, options, modulation, outputs, gradients);
+        attention::backward(self.unit.within_heads(), qkv, sequences, options, modulation, outputs, gradients);
     }
 
     fn evolve(

@@ -1,4 +1,4 @@
-//! Products of half-width operands by AMX tiles.
+//! Products of half-width operands by AMX tiles: of numbers that are one bf16, and of numbers that are three.
 //!
 //! Four tiles of eight serve: one of rows, one of columns, two of sums. While another program has the core's other hardware
 //! thread, each has half of the registers that tiles are renamed to; with all eight in use hardly any is left, and readings
@@ -7,6 +7,7 @@
 use std::arch::asm;
 
 use super::bf16::{SIDE, TILE_LEN};
+use super::bf16x3::Parts;
 use super::unit::Operands;
 
 /// The layout of LDTILECFG's operand: palette 1, and each tile's rows of 64 bytes.
@@ -74,7 +75,7 @@ const LINE: usize = 32;
 const FEW_LINES: usize = 1;
 const MANY_LINES: usize = 3;
 
-/// A block, one half of its rows after the other.
+/// Of numbers that are one bf16.
 ///
 /// # Safety
 /// As [`Unit::multiply`](super::unit::Unit::multiply).
@@ -98,8 +99,36 @@ pub unsafe fn multiply(operands: Operands<u16>, block: *mut f32, stride: usize, 
     }
 }
 
-/// Adds the products of all steps to the tiles of sums. Tiles of rows are read as what will not serve again soon, so that the
-/// right panel stays in the first-level cache.
+/// Reads a tile of columns, `at` bytes into a step, and multiplies by it into a tile of sums.
+macro_rules! product {
+    ($sums:literal, $at:literal) => {
+        concat!("tileloadd tmm3, [{right} + {line}*1 + ", $at, "]\n", again!($sums))
+    };
+}
+
+/// Multiplies the two tiles that were read last.
+macro_rules! again {
+    ($sums:literal) => {
+        concat!("tdpbf16ps tmm", $sums, ", tmm2, tmm3")
+    };
+}
+
+/// Reads a tile of rows, `at` bytes into a step, as what will not serve again soon: the right panel stays in the first-level
+/// cache.
+macro_rules! rows {
+    ($at:literal) => {
+        concat!("tileloaddt1 tmm2, [{left} + {line}*1 + ", $at, "]")
+    };
+}
+
+/// Asks for a line of what is next.
+macro_rules! ask {
+    ($line:literal) => {
+        concat!("prefetcht0 [{next} + 64*", $line, "]")
+    };
+}
+
+/// Adds the products of all steps to the tiles of sums.
 ///
 /// # Safety
 /// As [`Unit::multiply`](super::unit::Unit::multiply).
@@ -112,16 +141,14 @@ unsafe fn add_steps<const LINES: usize>(Operands { steps, left, right, next, .. 
     unsafe {
         asm!(
             "2:",
-            "tileloaddt1 tmm2, [{left} + {line}*1]",
-            "prefetcht0 [{next}]",
-            "tileloadd tmm3, [{right} + {line}*1]",
-            "tdpbf16ps tmm0, tmm2, tmm3",
+            rows!("0"),
+            ask!("0"),
+            product!("0", "0"),
             ".if {lines} > 1",
-            "prefetcht0 [{next} + 64]",
-            "prefetcht0 [{next} + 2*64]",
+            ask!("1"),
+            ask!("2"),
             ".endif",
-            "tileloadd tmm3, [{right} + {line}*1 + 1024]",
-            "tdpbf16ps tmm1, tmm2, tmm3",
+            product!("1", "1024"),
             "add {left}, 2048",
             "add {right}, 2048",
             "add {next}, {lines} * 64",
@@ -133,6 +160,80 @@ unsafe fn add_steps<const LINES: usize>(Operands { steps, left, right, next, .. 
             steps = inout(reg) steps => _,
             line = in(reg) 64_usize,
             lines = const LINES,
+            options(nostack, readonly),
+        );
+    }
+}
+
+/// Lines that the cache is asked for in a step of half of the rows, where numbers are three.
+const LINES_OF_PARTS: usize = 8;
+
+/// Of numbers that are three.
+///
+/// # Safety
+/// As [`Unit::multiply`](super::unit::Unit::multiply).
+pub unsafe fn multiply_parts(operands: Operands<Parts>, block: *mut f32, stride: usize, accumulate: bool) {
+    let Operands { steps, left, right, next, .. } = operands;
+    for half in 0..2 {
+        let left = left.cast::<u16>().wrapping_add(half * TILE_LEN);
+        let next = next.cast::<u16>().wrapping_add(half * steps * LINES_OF_PARTS * LINE);
+        // SAFETY: as the caller promises.
+        unsafe {
+            with_sums(block.add(half * SIDE * stride), stride, accumulate, || {
+                add_steps_of_parts(steps, [left, right.cast(), next]);
+            });
+        }
+    }
+}
+
+/// Adds the six products of parts that matter, of all steps, the smallest first. Of two that follow each other one operand
+/// is the same.
+///
+/// # Safety
+/// As [`Unit::multiply`](super::unit::Unit::multiply).
+#[inline]
+unsafe fn add_steps_of_parts(steps: usize, [left, right, next]: [*const u16; 3]) {
+    if steps == 0 {
+        return;
+    }
+    // SAFETY: as the caller promises: reads are in the panels. Tiles are no one else's.
+    unsafe {
+        asm!(
+            "2:",
+            rows!("2*2048"),
+            ask!("0"),
+            product!("0", "0"),
+            ask!("1"),
+            product!("1", "1024"),
+            rows!("2048"),
+            ask!("2"),
+            again!("1"),
+            product!("0", "0"),
+            ask!("3"),
+            product!("0", "2048"),
+            product!("1", "2048 + 1024"),
+            rows!("0"),
+            ask!("4"),
+            again!("1"),
+            product!("0", "2048"),
+            ask!("5"),
+            product!("0", "2*2048"),
+            product!("1", "2*2048 + 1024"),
+            ask!("6"),
+            product!("1", "1024"),
+            ask!("7"),
+            product!("0", "0"),
+            "add {left}, 3*2048",
+            "add {right}, 3*2048",
+            "add {next}, {lines} * 64",
+            "dec {steps}",
+            "jnz 2b",
+            left = inout(reg) left => _,
+            right = inout(reg) right => _,
+            next = inout(reg) next => _,
+            steps = inout(reg) steps => _,
+            line = in(reg) 64_usize,
+            lines = const LINES_OF_PARTS,
             options(nostack, readonly),
         );
     }

@@ -8,6 +8,7 @@
 #[cfg(target_arch = "x86_64")]
 mod amx;
 pub(super) mod bf16;
+pub(super) mod bf16x3;
 mod by_rows;
 mod pack;
 pub(super) mod single_precision;

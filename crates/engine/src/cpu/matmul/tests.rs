@@ -21,12 +21,14 @@ fn units() -> Vec<UnitName> {
         UnitName::best(Precision::F32),
         UnitName::best(Precision::Bf16),
         UnitName::F32Portable,
+        UnitName::F32PartsPortable,
         UnitName::Bf16Portable,
     ];
     #[cfg(target_arch = "x86_64")]
     {
         let (avx2, fma) = (is_x86_feature_detected!("avx2"), is_x86_feature_detected!("fma"));
         units.extend((avx2 && fma).then_some(UnitName::F32Avx2));
+        units.extend(is_x86_feature_detected!("avx512f").then_some(UnitName::F32Avx512));
         units.extend(is_x86_feature_detected!("avx512bf16").then_some(UnitName::Bf16Avx512));
     }
     units
@@ -65,6 +67,28 @@ fn every_unit_multiplies_every_layout() {
                     assert!(error < 3e-7 * k as f64 + 1e-6, "{unit:?} {m}×{n}×{k} at {i},{j}: {error}");
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn single_precision_in_parts_errs_no_more_than_without() {
+    // Root mean squares of the errors, in units of the last bit of sums of that depth.
+    let error = |unit: UnitName, k: usize| {
+        let (a, b) = (random(&[40, k], 1), random(&[50, k], 2));
+        let got = product(unit, Matrix::plain(&a), Matrix::transposed(&b), [40, 50]);
+        let rows = a.data().chunks(k).flat_map(|a| b.data().chunks(k).map(move |b| (a, b)));
+        let squares = got.data().iter().zip(rows).map(|(&got, (a, b))| {
+            let exact: f64 = a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum();
+            (f64::from(got) - exact).powi(2)
+        });
+        (squares.sum::<f64>() / 2000.0 / k as f64).sqrt() / f64::from(f32::EPSILON)
+    };
+    for k in [1, 2, 32, 384, 3072] {
+        let plain = error(UnitName::F32Portable, k);
+        for unit in units().into_iter().filter(|&unit| !is_half_width(unit)) {
+            let found = error(unit, k);
+            assert!(found <= 1.1 * plain, "{unit:?}, {k} deep: {found}, plain {plain}");
         }
     }
 }

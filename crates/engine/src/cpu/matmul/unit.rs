@@ -1,8 +1,11 @@
 //! What multiplies: the contract of a microkernel.
 
+use std::fmt::Debug;
+
+use bytemuck::Pod;
+
 use crate::cpu::math;
 use crate::precision::Precision;
-use crate::tensor::Element;
 
 /// The largest tile that is packed at once.
 pub const TILE: usize = 32;
@@ -35,7 +38,7 @@ impl OnLines {
 /// of the right one; both go through the depth in steps of `STEP`, and the layout of a step is the unit's own.
 pub trait Unit: Copy + Send + Sync + 'static {
     /// What operands are made of.
-    type Element: Element;
+    type Element: Pod + Default + PartialEq + Debug + Send + Sync;
     /// What operands are rounded to.
     const PRECISION: Precision;
     /// Rows of a left panel, at most [`TILE`] and a divisor of 192.

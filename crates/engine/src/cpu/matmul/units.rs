@@ -7,12 +7,17 @@ use crate::precision::Precision;
 /// A unit that this machine has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UnitName {
+    /// Single precision by AMX tiles, each number in three parts.
+    F32Amx,
     /// Single precision by AVX-512.
     F32Avx512,
     /// Single precision by AVX2 and FMA.
     F32Avx2,
     /// Single precision on any machine.
     F32Portable,
+    /// Each number in three parts on any machine, for tests of the parts alone.
+    #[cfg(test)]
+    F32PartsPortable,
     /// bf16 by AMX tiles.
     Bf16Amx,
     /// bf16 by AVX-512-BF16.
@@ -25,6 +30,16 @@ pub enum UnitName {
 macro_rules! with_unit {
     ($name:expr, $unit:ident => $body:expr) => {
         match $name {
+            #[cfg(target_arch = "x86_64")]
+            $crate::cpu::matmul::UnitName::F32Amx => {
+                type $unit = $crate::cpu::matmul::bf16x3::Amx;
+                $body
+            }
+            #[cfg(test)]
+            $crate::cpu::matmul::UnitName::F32PartsPortable => {
+                type $unit = $crate::cpu::matmul::bf16x3::Portable;
+                $body
+            }
             #[cfg(target_arch = "x86_64")]
             $crate::cpu::matmul::UnitName::F32Avx512 => {
                 type $unit = $crate::cpu::matmul::single_precision::Avx512;
@@ -73,12 +88,20 @@ impl UnitName {
         UnitName::best(Precision::F32)
     }
 
+    /// The unit for what is multiplied within a head: too short for parts to bring what they cost.
+    pub fn within_heads(self) -> Self {
+        if self == UnitName::F32Amx { UnitName::F32Avx512 } else { self }
+    }
+
     /// What reports call it.
     pub fn describe(self) -> &'static str {
         match self {
+            UnitName::F32Amx => "f32 by AMX, in three parts",
             UnitName::F32Avx512 => "f32 by AVX-512",
             UnitName::F32Avx2 => "f32 by AVX2",
             UnitName::F32Portable => "f32",
+            #[cfg(test)]
+            UnitName::F32PartsPortable => "f32, in three parts",
             UnitName::Bf16Amx => "bf16 by AMX",
             UnitName::Bf16Avx512 => "bf16 by AVX-512-BF16",
             UnitName::Bf16Portable => "bf16, emulated",
@@ -88,7 +111,9 @@ impl UnitName {
 
 #[cfg(target_arch = "x86_64")]
 fn best_single_precision() -> UnitName {
-    if is_x86_feature_detected!("avx512f") {
+    if best_half_width() == UnitName::Bf16Amx {
+        UnitName::F32Amx
+    } else if is_x86_feature_detected!("avx512f") {
         UnitName::F32Avx512
     } else if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
         UnitName::F32Avx2
