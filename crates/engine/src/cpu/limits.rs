@@ -50,6 +50,7 @@ fn peak_of_a_thread<U: Unit>() -> f64 {
                     let [left, right] = [left.as_ptr(), right.as_ptr()].map(black_box);
                     let operands = Operands {
                         steps,
+                        rows: U::ROWS,
                         left,
                         left_depth: Depth::Columns,
                         right,

@@ -123,8 +123,14 @@ pub struct Block<'a> {
     lifetime: PhantomData<&'a mut [f32]>,
 }
 
-impl Block<'_> {
-    /// Where the block begins; its rows are as far apart as the matrix's.
+impl<'a> Block<'a> {
+    /// All of `data`, as rows of `columns` elements.
+    pub fn of(data: &'a mut [f32], columns: usize) -> Self {
+        let rows = data.len() / columns.max(1);
+        Block { data: data.as_mut_ptr(), rows, columns, stride: columns, lifetime: PhantomData }
+    }
+
+    /// Where the block begins.
     pub fn as_mut_ptr(&mut self) -> *mut f32 {
         self.data
     }
@@ -132,6 +138,16 @@ impl Block<'_> {
     /// Rows of the block.
     pub fn rows(&self) -> usize {
         self.rows
+    }
+
+    /// Columns of the block.
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// How far apart its rows begin: as far as the matrix's.
+    pub fn stride(&self) -> usize {
+        self.stride
     }
 
     /// Asks for the block's part of a row to be brought into the cache, if there is such a row.

@@ -80,10 +80,10 @@ const MANY_LINES: usize = 3;
 /// # Safety
 /// As [`Unit::multiply`](super::unit::Unit::multiply).
 pub unsafe fn multiply(operands: Operands<u16>, block: *mut f32, stride: usize, accumulate: bool) {
-    let Operands { steps, left, next, share, .. } = operands;
+    let Operands { steps, rows, left, next, share, .. } = operands;
     let few = share < (2 * FEW_LINES + 1) * steps * LINE;
     let lines = steps * if few { FEW_LINES } else { MANY_LINES };
-    for half in 0..2 {
+    for half in 0..rows.div_ceil(SIDE) {
         let (left, next) = (left.wrapping_add(half * TILE_LEN), next.wrapping_add(half * lines * LINE));
         let operands = Operands { left, next, ..operands };
         // SAFETY: as the caller promises.
@@ -173,8 +173,8 @@ const LINES_OF_PARTS: usize = 8;
 /// # Safety
 /// As [`Unit::multiply`](super::unit::Unit::multiply).
 pub unsafe fn multiply_parts(operands: Operands<Parts>, block: *mut f32, stride: usize, accumulate: bool) {
-    let Operands { steps, left, right, next, .. } = operands;
-    for half in 0..2 {
+    let Operands { steps, rows, left, right, next, .. } = operands;
+    for half in 0..rows.div_ceil(SIDE) {
         let left = left.cast::<u16>().wrapping_add(half * TILE_LEN);
         let next = next.cast::<u16>().wrapping_add(half * steps * LINES_OF_PARTS * LINE);
         // SAFETY: as the caller promises.

@@ -138,25 +138,25 @@ const PRODUCTS: [[usize; 2]; 6] = [[2, 0], [1, 0], [1, 1], [0, 1], [0, 2], [0, 0
 
 #[cfg(test)]
 unsafe fn portable(operands: Operands<Parts>, block: *mut f32, stride: usize, accumulate: bool) {
-    let Operands { steps, left_depth, .. } = operands;
+    let Operands { steps, rows, left_depth, .. } = operands;
     let [left, right] = [operands.left, operands.right].map(|panel| panel.cast::<u16>());
     let of_parts = |at: [usize; 2]| {
         let [left, right] = [left.wrapping_add(at[0] * PLANE), right.wrapping_add(at[1] * PLANE)];
-        Operands { steps: 1, left, left_depth, right, next: right, share: 0 }
+        Operands { steps: 1, rows, left, left_depth, right, next: right, share: 0 }
     };
     // SAFETY: as the caller promises: of each of the steps' planes one step of a half-width product, which is added to the
     // block as a tile's sums are.
     unsafe {
-        let rows = (0..TILE).map(|row| block.add(row * stride).cast::<[f32; TILE]>());
+        let sums = (0..TILE).map(|row| block.add(row * stride).cast::<[f32; TILE]>());
         if !accumulate {
-            rows.clone().for_each(|row| row.write_unaligned([0.0; TILE]));
+            sums.clone().for_each(|row| row.write_unaligned([0.0; TILE]));
         }
         for (step, parts) in (0..steps).flat_map(|step| PRODUCTS.map(|parts| (step, parts))) {
             let mut product = [[0.0_f32; TILE]; TILE];
             bf16::portable(of_parts(parts.map(|part| 3 * step + part)), product.as_mut_ptr().cast(), TILE, false);
-            for (row, product) in rows.clone().zip(product) {
-                let sums = row.read_unaligned();
-                row.write_unaligned(std::array::from_fn(|i| sums[i] + product[i]));
+            for (row, product) in sums.clone().zip(product) {
+                let sum = row.read_unaligned();
+                row.write_unaligned(std::array::from_fn(|i| sum[i] + product[i]));
             }
         }
     }

@@ -206,10 +206,8 @@ fn multiply_whole_group<U: Unit>(
         for_each_group(left, right, WHOLE_COLUMNS, |columns| {
             let (begin, width) = (columns.start * U::COLUMNS, columns.len() * U::COLUMNS);
             // SAFETY: the columns of a group are one task's.
-            unsafe {
-                let mut block = shared.block(0..panels * U::ROWS, begin..begin + width);
-                add_up(left, right, [0..panels, columns], block.as_mut_ptr(), apart);
-            }
+            let mut block = unsafe { shared.block(0..panels * U::ROWS, begin..begin + width) };
+            add_up(left, right, [0..panels, columns], &mut block);
         });
         let parts = sums.par_chunks(WHOLE_ROWS * apart).enumerate();
         parts.for_each(|(part, sums)| {

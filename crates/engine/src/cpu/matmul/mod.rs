@@ -8,6 +8,7 @@
 #[cfg(target_arch = "x86_64")]
 mod amx;
 pub(super) mod bf16;
+#[cfg(any(test, target_arch = "x86_64"))]
 pub(super) mod bf16x3;
 mod by_rows;
 mod pack;
@@ -27,7 +28,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::math;
-use super::parallel::SharedMatrix;
+use super::parallel::{Block, SharedMatrix};
 use super::scratch::with_scratch;
 use crate::kernels::Matrix;
 use crate::precision::Precision;
@@ -130,7 +131,8 @@ impl<U: Unit> Products<U> {
             let (steps, rows) = (left.steps, rows.as_ptr());
             let share = steps * U::COLUMNS * U::STEP;
             let next = right.wrapping_add(share);
-            let operands = Operands { steps, left: rows, left_depth: left.depth, right, next, share };
+            let wanted = left.rows_of(panel);
+            let operands = Operands { steps, rows: wanted, left: rows, left_depth: left.depth, right, next, share };
             let block = out[column * U::COLUMNS..].as_mut_ptr();
             // SAFETY: both parts hold `steps` steps; the block ends inside `out`; this thread began, and ended nothing.
             unsafe { U::multiply(operands, block, stride, false) };
@@ -165,8 +167,7 @@ fn group<U: Unit, R>(
 ) -> R {
     let apart = columns.len() * U::COLUMNS + PADDING;
     with_scratch(rows.len() * U::ROWS * apart, |sums| {
-        // SAFETY: the scratch has room for as many rows and columns, and is ours.
-        unsafe { add_up(left, right, [rows.clone(), columns.clone()], sums.as_mut_ptr(), apart) };
+        add_up(left, right, [rows.clone(), columns.clone()], &mut Block::of(sums, apart));
         let finished = Finished {
             rows: rows.start * U::ROWS..left.extent.min(rows.end * U::ROWS),
             columns: columns.start * U::COLUMNS..right.extent.min(columns.end * U::COLUMNS),
@@ -180,17 +181,14 @@ fn group<U: Unit, R>(
     })
 }
 
-/// The sums of some panels, into rows `apart` from each other.
-///
-/// # Safety
-/// There must be room for as many rows and columns of whole panels, which no one else may use meanwhile.
-unsafe fn add_up<U: Unit>(
+/// The sums of some panels, into a block with room for whole ones.
+fn add_up<U: Unit>(
     left: Panels<'_, U>,
     right: Panels<'_, U>,
     [rows, columns]: [Range<usize>; 2],
-    sums: *mut f32,
-    apart: usize,
+    sums: &mut Block<'_>,
 ) {
+    assert!(rows.len() * U::ROWS <= sums.rows() && columns.len() * U::COLUMNS <= sums.columns(), "sums have room");
     let most = (PANEL_BYTES / (U::COLUMNS * U::STEP * size_of::<U::Element>())).max(1);
     // Parts of one length: a short one costs as much time for its sums. Of no steps the sums are 0.
     let parts = left.steps.div_ceil(most).max(1);
@@ -206,15 +204,13 @@ unsafe fn add_up<U: Unit>(
             let after = if column + 1 < columns.end { part(column + 1) } else { part(columns.start).wrapping_add(len) };
             let right = part(column);
             for row in rows.clone() {
-                let left = left.part(U::ROWS, row, steps.clone()).as_ptr();
+                let (wanted, left) = (left.rows_of(row), left.part(U::ROWS, row, steps.clone()).as_ptr());
                 let next = after.wrapping_add((row - rows.start) * len / rows.len());
                 let share = len.div_ceil(rows.len());
-                let operands = Operands { steps: steps.len(), left, left_depth, right, next, share };
-                // SAFETY: both parts hold `steps` steps; the caller promises room for the block; `begin` was called.
-                unsafe {
-                    let row = sums.add((row - rows.start) * U::ROWS * apart);
-                    U::multiply(operands, row.add((column - columns.start) * U::COLUMNS), apart, begin > 0);
-                }
+                let operands = Operands { steps: steps.len(), rows: wanted, left, left_depth, right, next, share };
+                let place = (row - rows.start) * U::ROWS * sums.stride() + (column - columns.start) * U::COLUMNS;
+                // SAFETY: both parts hold `steps` steps; the block has room, as asserted; `begin` was called.
+                unsafe { U::multiply(operands, sums.as_mut_ptr().add(place), sums.stride(), begin > 0) };
             }
         }
     }

@@ -159,6 +159,11 @@ impl<'a, U: Unit> Panels<'a, U> {
         self.extent.div_ceil(width)
     }
 
+    /// How many rows a left panel holds.
+    pub fn rows_of(&self, panel: usize) -> usize {
+        (self.extent - panel * U::ROWS).min(U::ROWS)
+    }
+
     /// Some steps of a panel.
     pub fn part(&self, width: usize, panel: usize, steps: Range<usize>) -> &'a [U::Element] {
         let step = width * U::STEP;

@@ -79,6 +79,8 @@ pub trait Unit: Copy + Send + Sync + 'static {
 #[derive(Clone, Copy)]
 pub struct Operands<E> {
     pub steps: usize,
+    /// How many of the left panel's rows are wanted, from the first on; the sums of others may be anything.
+    pub rows: usize,
     pub left: *const E,
     /// How the left operand was packed.
     pub left_depth: Depth,
