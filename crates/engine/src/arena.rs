@@ -148,9 +148,9 @@ pub struct Buffer<T: Pod> {
 }
 
 // SAFETY: a buffer owns its elements, which are plain numbers.
-unsafe impl<T: Pod> Send for Buffer<T> {}
+unsafe impl<T: Pod + Send> Send for Buffer<T> {}
 // SAFETY: as above; shared access only reads.
-unsafe impl<T: Pod> Sync for Buffer<T> {}
+unsafe impl<T: Pod + Sync> Sync for Buffer<T> {}
 
 /// What was made of a buffer's contents, as long as they stay.
 #[derive(Clone, Debug)]

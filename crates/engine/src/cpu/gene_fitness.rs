@@ -5,7 +5,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::math::{self, vectorised};
-use super::matmul::{ROWS_AHEAD, Source, View};
+use super::matmul::View;
 use super::parallel::{Block, SharedMatrix};
 use super::rows;
 use crate::ops::gene_fitness::GeneFitness;
@@ -155,13 +155,7 @@ pub fn backward_of_head(
     vectorised(
         #[inline(always)]
         || {
-            for token in 0..tokens {
-                if let Some(shares) = shares {
-                    shares.prefetch(token + ROWS_AHEAD, 0, fitness.len());
-                }
-                let shares = shares.map(|shares| shares.row(token));
-                rows::add_sigmoid_slopes(values.row(token), dfitness, shares, dvalues.row(token));
-            }
+            rows::add_sigmoid_slopes_of_rows(values, dfitness, shares, dvalues);
         },
     );
 }

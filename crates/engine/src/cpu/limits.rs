@@ -14,7 +14,7 @@ use crate::precision::Precision;
 /// How often the matrix unit is kept busy for how long; the fastest time counts, as other programs only slow it down.
 const WINDOWS: usize = 20;
 const BUSY: Duration = Duration::from_millis(5);
-/// Bytes of each of the panels that are multiplied: both stay in the first-level cache.
+/// Bytes of the right panel that is multiplied, and of the left one at most: both stay in the first-level cache.
 const PANEL_BYTES: usize = 16 * 1024;
 /// Numbers that are streamed through: 256 MB, more than caches hold.
 const STREAMED: usize = 64 << 20;

@@ -50,7 +50,7 @@ pub use matmul::UnitName;
 
 /// The CPU.
 pub struct Cpu {
-    /// What multiplies in linear maps and attention.
+    /// What multiplies in linear maps; in attention, what that says of products within heads.
     unit: UnitName,
 }
 

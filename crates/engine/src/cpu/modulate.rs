@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::math::vectorised;
+use super::math::{LANES, vectorised};
 use super::matmul::{ROWS_AHEAD, Source, View};
 use super::parallel::{Block, SharedMatrix};
 use crate::kernels::Modulation;
@@ -82,13 +82,28 @@ impl<'a> HeadFitness<'a> {
     /// The gradient in the fitness, from the values and their gradient through attention: since the output is linear in
     /// the values, and in the fitness, `γ · dγ = Σ_t out · dout = Σ_i V · dV`.
     pub fn gradient(&self, values: View<'_>, dvalues: &mut Block<'_>, dgamma: &mut [f32]) {
+        /// Columns whose sums stay in registers.
+        const AT_ONCE: usize = 2 * LANES;
         vectorised(
             #[inline(always)]
             || {
-                dgamma.fill(0.0);
+                let (whole, rest) = dgamma.as_chunks_mut::<AT_ONCE>();
+                let begin = whole.len() * AT_ONCE;
+                for (chunk, sums) in whole.iter_mut().enumerate() {
+                    let mut lanes = [0.0; AT_ONCE];
+                    for token in 0..dvalues.rows() {
+                        let rows = [values.row(token), &*dvalues.row(token)];
+                        let [values, dvalues] = rows.map(|row| &row.as_chunks::<AT_ONCE>().0[chunk]);
+                        for i in 0..AT_ONCE {
+                            lanes[i] += values[i] * dvalues[i];
+                        }
+                    }
+                    *sums = lanes;
+                }
+                rest.fill(0.0);
                 for token in 0..dvalues.rows() {
-                    let terms = dgamma.iter_mut().zip(values.row(token)).zip(&*dvalues.row(token));
-                    terms.for_each(|((sum, &value), &dvalue)| *sum += value * dvalue);
+                    let rows = values.row(token)[begin..].iter().zip(&dvalues.row(token)[begin..]);
+                    rest.iter_mut().zip(rows).for_each(|(sum, (&value, &dvalue))| *sum += value * dvalue);
                 }
                 dgamma.iter_mut().zip(self.gamma).for_each(|(sum, gamma)| *sum /= gamma);
             },

@@ -114,7 +114,7 @@ impl<'a> SharedMatrix<'a> {
     }
 }
 
-/// A rectangular part of a [`SharedMatrix`].
+/// A rectangular part of a matrix: of a [`SharedMatrix`], or of what one thread has.
 pub struct Block<'a> {
     data: *mut f32,
     rows: usize,

@@ -5,6 +5,8 @@
 mod avx512;
 
 use super::math::{self, HalfPlusOdd, LANES};
+use super::matmul::{Source, View};
+use super::parallel::Block;
 use crate::precision::Precision;
 use crate::random::Stream;
 
@@ -80,6 +82,20 @@ pub fn sigmoid(row: &[f32], out: &mut [f32]) {
     out.iter_mut().zip(row).for_each(|(out, &x)| *out = math::sigmoid(x));
 }
 
+/// The same of a block's rows. What follows each row in memory is asked for, where the next head's are.
+#[inline(always)]
+pub fn sigmoid_of_rows(x: View<'_>, out: &mut Block<'_>) {
+    #[cfg(target_arch = "x86_64")]
+    if has_avx512() {
+        // SAFETY: the machine has the instructions.
+        return unsafe { avx512::sigmoid_of_rows(x, out) };
+    }
+    for row in 0..out.rows() {
+        x.prefetch(row, out.columns(), out.columns());
+        out.row(row).iter_mut().zip(x.row(row)).for_each(|(out, &x)| *out = math::sigmoid(x));
+    }
+}
+
 /// `out += factors ⊙ σ′(row)`, with `σ′ = σ (1 − σ)`; each times its share, where there are shares.
 #[inline(always)]
 pub fn add_sigmoid_slopes(row: &[f32], factors: &[f32], shares: Option<&[f32]>, out: &mut [f32]) {
@@ -89,6 +105,19 @@ pub fn add_sigmoid_slopes(row: &[f32], factors: &[f32], shares: Option<&[f32]>, 
         return unsafe { avx512::add_sigmoid_slopes(row, factors, shares, out) };
     }
     add_sigmoid_slopes_anywhere(row, factors, shares, out);
+}
+
+/// The same of a block's rows, all with the same factors.
+#[inline(always)]
+pub fn add_sigmoid_slopes_of_rows(x: View<'_>, factors: &[f32], shares: Option<View<'_>>, out: &mut Block<'_>) {
+    #[cfg(target_arch = "x86_64")]
+    if has_avx512() {
+        // SAFETY: the machine has the instructions.
+        return unsafe { avx512::add_sigmoid_slopes_of_rows(x, factors, shares, out) };
+    }
+    for row in 0..out.rows() {
+        add_sigmoid_slopes_anywhere(x.row(row), factors, shares.map(|shares| shares.row(row)), out.row(row));
+    }
 }
 
 #[inline(always)]
@@ -347,11 +376,20 @@ mod tests {
             let x: Vec<f32> = (0..len).map(|i| first + 0.37 * (i as f32 - 35.0)).collect();
             let mut p = vec![0.0; len];
             sigmoid(&x, &mut p);
+            let (rows, mut of_rows) = ([&x[..], &x[..]].concat(), vec![0.0; 2 * len]);
+            sigmoid_of_rows(View::rows_of(&rows, len, len), &mut Block::of(&mut of_rows, len));
+            prop_assert_eq!(&of_rows, &[&p[..], &p[..]].concat());
             let (factors, shares) = (numbers(len, 1), numbers(len, 2));
             for shares in [None, Some(&*shares)] {
                 let (mut a, mut b) = (vec![1.0; len], vec![1.0; len]);
                 add_sigmoid_slopes(&x, &factors, shares, &mut a);
                 add_sigmoid_slopes_anywhere(&x, &factors, shares, &mut b);
+                let twice = |row: &[f32]| [row, row].concat();
+                let (rows, shares_of_rows, mut sums) = (twice(&x), shares.map(twice), vec![1.0; 2 * len]);
+                let shares_of_rows = shares_of_rows.as_deref().map(|shares| View::rows_of(shares, len, len));
+                let out = &mut Block::of(&mut sums, len);
+                add_sigmoid_slopes_of_rows(View::rows_of(&rows, len, len), &factors, shares_of_rows, out);
+                prop_assert_eq!(sums, twice(&a));
                 for (i, (a, b)) in a.iter().zip(&b).enumerate() {
                     let factor = factors[i] * shares.map_or(1.0, |shares| shares[i]);
                     prop_assert!((a - b).abs() <= 5e-7 * (1.0 + factor.abs()), "{}: {a} {b}", x[i]);

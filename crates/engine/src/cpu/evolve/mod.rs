@@ -8,13 +8,12 @@ mod mean_field;
 mod sampled;
 mod selection;
 
-use std::ops::Range;
-
 use rayon::prelude::*;
 
 use super::gene_fitness::fitness_of_means;
 use super::math::vectorised;
-use super::parallel::{SharedMatrix, prefetch};
+use super::matmul::View;
+use super::parallel::{Block, SharedMatrix};
 use super::rows;
 use super::scratch::with_scratch;
 use crate::ops::evolve::{Evolve, Population};
@@ -54,7 +53,8 @@ pub fn evolve(
                 #[inline(always)]
                 || {
                     (0..tokens.len()).for_each(|token| ancestry.prefetch(token));
-                    express(values, tokens, genes, expression);
+                    // P = σ(V) of this sequence and head, `[T, d]`.
+                    rows::sigmoid_of_rows(View::of(values).part(&tokens, &genes), &mut Block::of(expression, d));
                     let (means, fitness) = (inverse.row(0), fitness.row(0));
                     match options.population {
                         Population::Infinite => mean_field(options, expression, &mut ancestry, means),
@@ -69,17 +69,6 @@ pub fn evolve(
             );
         });
     });
-}
-
-/// `P = σ(V)` of one sequence and head, `[T, d]`. The next head's values, whose lines do not follow these, are asked for.
-#[inline(always)]
-fn express(values: &Tensor, tokens: Range<usize>, genes: Range<usize>, expression: &mut [f32]) {
-    let columns = values.columns();
-    for (out, token) in expression.chunks_exact_mut(genes.len()).zip(tokens) {
-        let row = &values.data()[token * columns..];
-        prefetch(row.as_ptr().wrapping_add(genes.end), genes.len());
-        rows::sigmoid(&row[genes.clone()], out);
-    }
 }
 
 /// `(x / largest)^pressure`, at most 1: the largest's share stays a number however great the pressure. Where not even

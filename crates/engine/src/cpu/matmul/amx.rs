@@ -186,8 +186,8 @@ pub unsafe fn multiply_parts(operands: Operands<Parts>, block: *mut f32, stride:
     }
 }
 
-/// Adds the six products of parts that matter, of all steps, the smallest first. Of two that follow each other one operand
-/// is the same.
+/// Adds the six products of parts that matter, of all steps, the largest last. Of two that follow each other one operand is the
+/// same, and need not be read again.
 ///
 /// # Safety
 /// As [`Unit::multiply`](super::unit::Unit::multiply).

@@ -2,8 +2,11 @@
 //!
 //! Of the nine products of two such sums those six are added that reach the last bit of single precision (Henry, Tang and
 //! Heinecke, Leveraging the bfloat16 Artificial Intelligence Datatype For Higher-Precision Computations, ARITH 2019). A
-//! tile's sums begin at zero, so a product is rounded fewer times than by fused multiplications. Magnitudes below 2⁻¹¹⁰ lose
-//! their last bits, and an infinite product is not a number.
+//! tile's sums begin at zero, so a product is rounded fewer times than by fused multiplications.
+//!
+//! At the ends of the range it differs. Operands and products below about 2⁻¹⁰³ lose their last bits, and what is below 2⁻¹²⁶
+//! is 0, as tiles take it. An operand that is infinite, or from 3.39·10³⁸ on, which bf16 rounds to infinity, makes the sums that
+//! it is in not a number.
 
 use super::bf16::{self, TILE_LEN};
 use super::unit::{Depth, Operands, TILE, Tile, Unit};
@@ -149,7 +152,9 @@ unsafe fn portable(operands: Operands<Parts>, block: *mut f32, stride: usize, ac
     unsafe {
         let sums = (0..TILE).map(|row| block.add(row * stride).cast::<[f32; TILE]>());
         if !accumulate {
-            sums.clone().for_each(|row| row.write_unaligned([0.0; TILE]));
+            // Sums of rows that no one wants may be anything: whoever takes one all the same shall see it.
+            let begin = |row| if row < rows { 0.0 } else { f32::NAN };
+            sums.clone().enumerate().for_each(|(row, sums)| sums.write_unaligned([begin(row); TILE]));
         }
         for (step, parts) in (0..steps).flat_map(|step| PRODUCTS.map(|parts| (step, parts))) {
             let mut product = [[0.0_f32; TILE]; TILE];

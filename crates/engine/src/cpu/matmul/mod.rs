@@ -181,7 +181,8 @@ fn group<U: Unit, R>(
     })
 }
 
-/// The sums of some panels, into a block with room for whole ones.
+/// The sums of some panels, into a block with room for whole ones. Those of rows that the last panel only has room for may be
+/// anything.
 fn add_up<U: Unit>(
     left: Panels<'_, U>,
     right: Panels<'_, U>,

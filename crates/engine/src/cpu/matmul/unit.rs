@@ -67,7 +67,8 @@ pub trait Unit: Copy + Send + Sync + 'static {
     /// After products on this thread.
     fn end() {}
 
-    /// `block = left · right`, or added to `block` if it accumulates: `ROWS` rows of `COLUMNS` sums, `stride` apart.
+    /// `block = left · right`, or added to `block` if it accumulates: `ROWS` rows of `COLUMNS` sums, `stride` apart, of which those
+    /// beyond the operands' `rows` may be anything.
     ///
     /// # Safety
     /// The machine must have the unit; the operands must hold the steps; `block` must be writable as said;

@@ -12,6 +12,8 @@ use std::arch::x86_64::{
 
 use super::{DRAWS, Drops, Parts};
 use crate::cpu::math::{HalfPlusOdd, LANES, lanes_below};
+use crate::cpu::matmul::{ROWS_AHEAD, Source, View};
+use crate::cpu::parallel::Block;
 
 /// The number of two that is nearer to 0, with the sign of the first.
 const NEARER_TO_0: i32 = 0b0010;
@@ -115,6 +117,24 @@ pub fn sigmoid(row: &[f32], out: &mut [f32]) {
     );
 }
 
+#[target_feature(enable = "avx512f")]
+pub fn sigmoid_of_rows(x: View<'_>, out: &mut Block<'_>) {
+    let len = out.columns();
+    by_two(
+        len,
+        #[inline(always)]
+        // SAFETY: as above, of each row.
+        |at, lanes| unsafe {
+            for place in 0..out.rows() {
+                x.prefetch(place, len + at, 2 * LANES);
+                let (row, out) = (x.row(place), out.row(place));
+                assert!(row.len() == len && out.len() == len);
+                store_two(load_two(row, at, lanes).map(|x| sigmoid_of(x)), out, at, lanes);
+            }
+        },
+    );
+}
+
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn sigmoid_of(x: __m512) -> __m512 {
@@ -139,20 +159,46 @@ pub fn add_sigmoid_slopes(row: &[f32], factors: &[f32], shares: Option<&[f32]>, 
         #[inline(always)]
         // SAFETY: as above, of all four.
         |at, lanes| unsafe {
-            let x = load_two(row, at, lanes);
-            let (mut factors, before) = (load_two(factors, at, lanes), load_two(out, at, lanes));
-            if let Some(shares) = shares {
-                let shares = load_two(shares, at, lanes);
-                factors = [_mm512_mul_ps(factors[0], shares[0]), _mm512_mul_ps(factors[1], shares[1])];
-            }
-            let mut sums = before;
-            for i in 0..2 {
-                let p = sigmoid_of(x[i]);
-                sums[i] = _mm512_fmadd_ps(factors[i], _mm512_fnmadd_ps(p, p, p), before[i]);
-            }
-            store_two(sums, out, at, lanes);
+            let shares = shares.map(|shares| load_two(shares, at, lanes));
+            let terms = [load_two(row, at, lanes), load_two(factors, at, lanes), load_two(out, at, lanes)];
+            store_two(plus_sigmoid_slopes(terms, shares), out, at, lanes);
         },
     );
+}
+
+#[target_feature(enable = "avx512f")]
+pub fn add_sigmoid_slopes_of_rows(x: View<'_>, factors: &[f32], shares: Option<View<'_>>, out: &mut Block<'_>) {
+    let len = factors.len();
+    by_two(
+        len,
+        #[inline(always)]
+        // SAFETY: as above, of each row.
+        |at, lanes| unsafe {
+            let factors = load_two(factors, at, lanes);
+            for place in 0..out.rows() {
+                let (row, out) = (x.row(place), out.row(place));
+                let shares = shares.map(|shares| {
+                    shares.prefetch(place + ROWS_AHEAD, at, 2 * LANES);
+                    shares.row(place)
+                });
+                assert!(row.len() == len && out.len() == len && shares.is_none_or(|shares| shares.len() == len));
+                let shares = shares.map(|shares| load_two(shares, at, lanes));
+                let terms = [load_two(row, at, lanes), factors, load_two(out, at, lanes)];
+                store_two(plus_sigmoid_slopes(terms, shares), out, at, lanes);
+            }
+        },
+    );
+}
+
+/// The slopes of sigmoid at `x` times their factors, and times their shares if there are any, added to what was before.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn plus_sigmoid_slopes([x, factors, before]: [[__m512; 2]; 3], shares: Option<[__m512; 2]>) -> [__m512; 2] {
+    [0, 1].map(|i| {
+        let factor = shares.map_or(factors[i], |shares| _mm512_mul_ps(factors[i], shares[i]));
+        let p = sigmoid_of(x[i]);
+        _mm512_fmadd_ps(factor, _mm512_fnmadd_ps(p, p, p), before[i])
+    })
 }
 
 const DOWN: i32 = _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC;
