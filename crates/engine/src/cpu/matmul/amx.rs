@@ -1,8 +1,8 @@
 //! Products of half-width operands by AMX tiles: of numbers that are one bf16, and of numbers that are three.
 //!
 //! Four tiles of eight serve: one of rows, one of columns, two of sums. While another program has the core's other hardware
-//! thread, each has half of the registers that tiles are renamed to; with all eight in use hardly any is left, and readings
-//! and products wait for each other.
+//! thread, a product takes the longer the more tiles are in use (docs/performance.md), as if the registers that tiles are renamed
+//! to were halved then: with all eight in use hardly any would be left, and readings and products wait for each other.
 
 use std::arch::asm;
 
