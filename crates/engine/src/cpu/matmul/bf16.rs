@@ -86,19 +86,19 @@ fn write(pairs: &Pairs, out: &mut [u16]) {
 }
 
 #[inline(always)]
-pub fn convert(numbers: &[f32], out: &mut [u16]) {
+fn convert(numbers: &[f32], out: &mut [u16]) {
     out.iter_mut().zip(numbers).for_each(|(out, &x)| *out = round(x));
 }
 
 /// Where a row of a left step begins.
 #[inline(always)]
-pub fn place_of_row(row: usize) -> usize {
+fn place_of_row(row: usize) -> usize {
     row / SIDE * TILE_LEN + row % SIDE * TILE
 }
 
 /// A tile of rows as they are, or of columns, in the order of a left panel.
 #[inline(always)]
-pub fn place_left(tile: &Tile, depth: Depth, half: usize, out: &mut [u16]) {
+fn place_left(tile: &Tile, depth: Depth, half: usize, out: &mut [u16]) {
     match depth {
         Depth::Columns => write(&rows_of_pairs(tile, half * SIDE), out),
         Depth::Rows => write(&transposed(&pairs_of_rows(tile, half * SIDE)), out),
@@ -107,7 +107,7 @@ pub fn place_left(tile: &Tile, depth: Depth, half: usize, out: &mut [u16]) {
 
 /// The same in the order of a right panel.
 #[inline(always)]
-pub fn place_right(tile: &Tile, depth: Depth, half: usize, out: &mut [u16]) {
+fn place_right(tile: &Tile, depth: Depth, half: usize, out: &mut [u16]) {
     match depth {
         Depth::Columns => write(&transposed(&rows_of_pairs(tile, half * SIDE)), out),
         Depth::Rows => write(&pairs_of_rows(tile, half * SIDE), out),
@@ -179,7 +179,7 @@ half_width!(
     amx::release_tiles
 );
 
-pub unsafe fn portable(operands: Operands<u16>, block: *mut f32, stride: usize, accumulate: bool) {
+unsafe fn portable(operands: Operands<u16>, block: *mut f32, stride: usize, accumulate: bool) {
     let Operands { steps, left, right, .. } = operands;
     vectorised(
         #[inline(always)]

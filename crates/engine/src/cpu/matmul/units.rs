@@ -32,12 +32,12 @@ macro_rules! with_unit {
         match $name {
             #[cfg(target_arch = "x86_64")]
             $crate::cpu::matmul::UnitName::F32Amx => {
-                type $unit = $crate::cpu::matmul::bf16x3::Amx;
+                type $unit = $crate::cpu::matmul::bf16x3::InParts<$crate::cpu::matmul::bf16::Amx>;
                 $body
             }
             #[cfg(test)]
             $crate::cpu::matmul::UnitName::F32PartsPortable => {
-                type $unit = $crate::cpu::matmul::bf16x3::Portable;
+                type $unit = $crate::cpu::matmul::bf16x3::InParts<$crate::cpu::matmul::bf16::Portable>;
                 $body
             }
             #[cfg(target_arch = "x86_64")]
