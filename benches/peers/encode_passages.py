@@ -33,18 +33,21 @@ def arguments():
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--text-by-text", action="store_true", help="of bf16: compare autocast with itself")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.text_by_text and options.precision != "bf16":
+        parser.error("--text-by-text compares autocast, which is of --precision bf16")
+    return options
 
 
 def peers(torch, model, options):
     """What encodes texts in the precision asked for, by name."""
 
-    def encode(texts, batch_size=32):
-        return model.encode(texts, batch_size=batch_size, normalize_embeddings=True)
+    def encode(texts, **batches):
+        return model.encode(texts, normalize_embeddings=True, **batches)
 
-    def autocast(texts, batch_size=32):
+    def autocast(texts, **batches):
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            return encode(texts, batch_size)
+            return encode(texts, **batches)
 
     if options.precision == "f32":
         return {"sentence-transformers": encode}
@@ -103,7 +106,7 @@ def main():
         )
     first = next(iter(encoders))
     pairs = [(f"mendel and {first}", ours, encoded[first]), ("mendel and f32", ours, exact)]
-    if options.precision == "bf16" and options.text_by_text:
+    if options.text_by_text:
         pairs.append((f"{first}, and text by text", encoded[first], encoders[first](texts, batch_size=1)))
     pairs += [(f"{name} and f32", vectors, exact) for name, vectors in encoded.items()]
     for name, a, b in pairs:
