@@ -6,9 +6,8 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::pack::{
-    Activated, Cells, Layout, Packed, Panels, Source, View, fill_both, left_here, scratch_len, with_panels,
-};
+use super::pack::{Cells, Layout, Packed, Panels, fill_both, left_here, scratch_len, with_panels};
+use super::source::{Activated, Source, View};
 use super::unit::{Depth, Unit};
 use super::{Finished, GROUP_COLUMNS, GROUP_ROWS, PADDING, WORTH_THREADS, add_up, group};
 use crate::arena::Arena;

@@ -13,11 +13,13 @@ pub(super) mod bf16x3;
 mod by_rows;
 mod pack;
 pub(super) mod single_precision;
+mod source;
 mod unit;
 mod units;
 
 pub use by_rows::{Turned, multiply_gradients, multiply_rows, multiply_twice, multiply_whole_rows};
-pub use pack::{Activated, Packed, PanelRows, Panels, Source, View, left_here, right_here, scratch_len, with_panels};
+pub use pack::{Packed, PanelRows, Panels, left_here, right_here, scratch_len, with_panels};
+pub use source::{Activated, Source, View};
 pub use unit::{Depth, Operands, TILE, Unit};
 pub use units::UnitName;
 pub(super) use units::with_unit;
