@@ -12,7 +12,7 @@ use std::time::Instant;
 use crate::cuda::context::Mark;
 use crate::gradients::Gradient;
 use crate::ops::attention::Attention;
-use crate::ops::evolve::Evolve;
+use crate::ops::evolve::{Ancestry, Evolve};
 use crate::ops::gene_fitness::GeneFitness;
 use crate::ops::info_nce::InfoNce;
 use crate::ops::largest::Entry;
@@ -247,16 +247,9 @@ pub trait Kernels: Send + Sync {
         gradients: AttentionGradients<'_>,
     );
 
-    /// The ancestry `[N, v·d]` that evolution leaves in each sequence and head, the fitness `[S, v·d]` of the genes that
-    /// it leaves, and their `u`.
-    fn evolve(
-        &self,
-        values: &Tensor,
-        sequences: &Sequences,
-        options: &Evolve,
-        ancestry: &mut Tensor,
-        fitness: [&mut Tensor; 2],
-    );
+    /// The ancestry `[N, v·d]` that evolution leaves in each sequence and head is returned, as the device keeps it; `fitness`
+    /// receives the fitness `[S, v·d]` of the genes that it leaves, and their `u`.
+    fn evolve(&self, values: &Tensor, sequences: &Sequences, options: &Evolve, fitness: [&mut Tensor; 2]) -> Ancestry;
     /// Gene fitness `[S, v·d]` (causal: `[N, v·d]`) and `u = 1 / (M + ½)` of the same shape.
     fn gene_fitness(
         &self,

@@ -10,7 +10,7 @@ use crate::kernels::{
     LinearGradients, Matrix, Modulation, Moment, PlainEnd, Unary, Updated,
 };
 use crate::ops::attention::Attention;
-use crate::ops::evolve::Evolve;
+use crate::ops::evolve::{Ancestry, Evolve};
 use crate::ops::gene_fitness::GeneFitness;
 use crate::ops::info_nce::InfoNce;
 use crate::ops::largest::Entry;
@@ -139,7 +139,7 @@ take_the_time_of! {
         outputs: AttentionOutputs<'_>,
         gradients: AttentionGradients<'_>,
     );
-    fn evolve(values: &Tensor, sequences: &Sequences, options: &Evolve, ancestry: &mut Tensor, fitness: [&mut Tensor; 2]);
+    fn evolve(values: &Tensor, sequences: &Sequences, options: &Evolve, fitness: [&mut Tensor; 2]) -> Ancestry;
     fn gene_fitness(values: &Tensor, sequences: &Sequences, options: &GeneFitness, fitness: &mut Tensor, inverse: &mut Tensor);
     fn gene_fitness_backward(values: &Tensor, sequences: &Sequences, options: &GeneFitness, fitness: [&Tensor; 3], dvalues: &mut Tensor, add: bool);
     fn modulate(x: &Tensor, fitness: &Tensor, sequences: &Sequences, options: &Modulate, out: &mut Tensor);

@@ -6,8 +6,9 @@ use rayon::prelude::*;
 
 use super::math::{self, vectorised};
 use super::matmul::View;
-use super::parallel::{Block, SharedMatrix};
+use super::parallel::{Block, SharedMatrix, prefetch};
 use super::rows;
+use crate::ops::evolve::Ancestry;
 use crate::ops::gene_fitness::GeneFitness;
 use crate::sequences::Sequences;
 use crate::tensor::Tensor;
@@ -57,6 +58,7 @@ pub fn forward(
     inverse: &mut Tensor,
 ) {
     let GeneFitness { head_dim, causal, ref ancestry } = *options;
+    let ancestry = ancestry.as_ref().map(Ancestry::shares);
     let columns = values.columns();
     let values = values.data();
     let fitness = SharedMatrix::new(fitness.data_mut(), columns);
@@ -73,7 +75,7 @@ pub fn forward(
                 for (position, token) in tokens.clone().enumerate() {
                     rows::sigmoid(&values[token * columns..][..columns], &mut expression);
                     let terms = sums.iter_mut().zip(&expression);
-                    match ancestry {
+                    match &ancestry {
                         Some(shares) => {
                             let shares = &shares.data()[token * columns..];
                             terms.zip(shares).for_each(|((sum, p), share)| *sum += share * p);
@@ -103,6 +105,7 @@ pub fn backward(
     add: bool,
 ) {
     let GeneFitness { head_dim, causal, ref ancestry } = *options;
+    let ancestry = ancestry.as_ref().map(Ancestry::shares);
     let columns = values.columns();
     let (values, fitness, inverse, dfitness) = (values.data(), fitness.data(), inverse.data(), dfitness.data());
     let dvalues = SharedMatrix::new(dvalues.data_mut(), columns);
@@ -136,6 +139,46 @@ pub fn backward(
             },
         );
     });
+}
+
+/// The part of an ancestry that is one head's of one sequence.
+pub struct HeadAncestry<'a> {
+    pub ancestry: &'a Ancestry,
+    pub tokens: &'a Range<usize>,
+    /// The head's columns.
+    pub genes: &'a Range<usize>,
+}
+
+impl HeadAncestry<'_> {
+    /// Asks for it to be brought into the cache.
+    pub fn prefetch(&self) {
+        let (columns, genes) = (self.ancestry.shape()[1], self.genes);
+        for begin in self.tokens.clone().map(|token| token * columns + genes.start) {
+            match self.ancestry {
+                Ancestry::Shares(shares) => prefetch(&raw const shares.data()[begin], genes.len()),
+                Ancestry::Descendants(descendants) => prefetch(&raw const descendants.counts()[begin], genes.len()),
+            }
+        }
+    }
+
+    /// Its shares `[T, d]`; `room` is memory for as many.
+    pub fn shares<'r>(&'r self, room: &'r mut [f32]) -> View<'r> {
+        let (columns, d) = (self.ancestry.shape()[1], self.genes.len());
+        let (counts, share) = match self.ancestry {
+            Ancestry::Shares(shares) => return View::of(shares).part(self.tokens, self.genes),
+            Ancestry::Descendants(descendants) => (descendants.counts(), descendants.sharing()),
+        };
+        vectorised(
+            #[inline(always)]
+            || {
+                for (token, shares) in self.tokens.clone().zip(room.chunks_exact_mut(d)) {
+                    let counts = &counts[token * columns..][self.genes.clone()];
+                    shares.iter_mut().zip(counts).for_each(|(out, &count)| *out = share(count));
+                }
+            },
+        );
+        View::rows_of(room, d, d)
+    }
 }
 
 /// [`backward`] of one head of one sequence, added to what is in `dvalues`, from its fitness with `u` and the fitness's

@@ -33,7 +33,7 @@ use crate::kernels::{
     LinearGradients, Matrix, Modulation, PlainEnd, Unary, Updated,
 };
 use crate::ops::attention::Attention;
-use crate::ops::evolve::Evolve;
+use crate::ops::evolve::{Ancestry, Evolve};
 use crate::ops::gene_fitness::GeneFitness;
 use crate::ops::info_nce::InfoNce;
 use crate::ops::largest::Entry;
@@ -229,15 +229,8 @@ impl Kernels for Cpu {
         attention::backward(self.unit.within_heads(), qkv, sequences, options, modulation, outputs, gradients);
     }
 
-    fn evolve(
-        &self,
-        values: &Tensor,
-        sequences: &Sequences,
-        options: &Evolve,
-        ancestry: &mut Tensor,
-        fitness: [&mut Tensor; 2],
-    ) {
-        evolve::evolve(values, sequences, options, ancestry, fitness);
+    fn evolve(&self, values: &Tensor, sequences: &Sequences, options: &Evolve, fitness: [&mut Tensor; 2]) -> Ancestry {
+        evolve::evolve(values, sequences, options, fitness)
     }
 
     fn gene_fitness(

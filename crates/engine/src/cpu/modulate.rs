@@ -60,8 +60,9 @@ impl<'a> HeadFitness<'a> {
     }
 
     /// What each column of the head is multiplied by.
-    pub fn factors(&self, factors: &mut [f32]) {
+    pub fn factors<'r>(&self, factors: &'r mut [f32]) -> &'r [f32] {
         factors.iter_mut().zip(self.gamma).for_each(|(factor, gamma)| *factor = self.scale * gamma);
+        factors
     }
 
     /// The gradient of what was modulated of a query head, from that of the output, both `[T, d]`.

@@ -9,29 +9,28 @@ use crate::tensor::Tensor;
 /// Elements that are worth a thread's attention.
 const GRAIN: usize = 16 * 1024;
 
-/// Asks for `len` numbers to be brought into the cache.
+/// Asks for `len` elements to be brought into the cache.
 #[inline(always)]
-pub fn prefetch(data: *const f32, len: usize) {
+pub fn prefetch<T>(data: *const T, len: usize) {
     #[cfg(target_arch = "x86_64")]
-    prefetch_lines::<{ std::arch::x86_64::_MM_HINT_T0 }>(data, len);
+    prefetch_lines::<_, { std::arch::x86_64::_MM_HINT_T0 }>(data, len);
     #[cfg(not(target_arch = "x86_64"))]
     let _ = (data, len);
 }
 
 /// The same, but not into the first-level cache, whose room something else needs.
 #[inline(always)]
-pub fn prefetch_near(data: *const f32, len: usize) {
+pub fn prefetch_near<T>(data: *const T, len: usize) {
     #[cfg(target_arch = "x86_64")]
-    prefetch_lines::<{ std::arch::x86_64::_MM_HINT_T1 }>(data, len);
+    prefetch_lines::<_, { std::arch::x86_64::_MM_HINT_T1 }>(data, len);
     #[cfg(not(target_arch = "x86_64"))]
     let _ = (data, len);
 }
 
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-fn prefetch_lines<const HINT: i32>(data: *const f32, len: usize) {
-    const LINE: usize = 16;
-    for place in (0..len).step_by(LINE) {
+fn prefetch_lines<T, const HINT: i32>(data: *const T, len: usize) {
+    for place in (0..len).step_by(CACHE_LINE / size_of::<T>()) {
         // SAFETY: a hint, which may name any address.
         unsafe { std::arch::x86_64::_mm_prefetch::<HINT>(data.wrapping_add(place).cast()) };
     }
@@ -69,34 +68,36 @@ pub fn rows_per_part(columns: usize) -> usize {
 }
 
 /// A matrix whose blocks several threads write at once.
-pub struct SharedMatrix<'a> {
-    data: *mut f32,
+pub struct SharedMatrix<'a, T = f32> {
+    data: *mut T,
     rows: usize,
     columns: usize,
-    lifetime: PhantomData<&'a mut [f32]>,
+    lifetime: PhantomData<&'a mut [T]>,
 }
 
 // SAFETY: the pointer comes from an exclusive borrow that lives as long as `self`; the only access is `block`, whose
 // contract forbids overlapping blocks.
-unsafe impl Sync for SharedMatrix<'_> {}
+unsafe impl<T: Send> Sync for SharedMatrix<'_, T> {}
 
 impl<'a> SharedMatrix<'a> {
-    /// `data` as rows of `columns` elements.
-    pub fn new(data: &'a mut [f32], columns: usize) -> Self {
-        SharedMatrix { data: data.as_mut_ptr(), rows: data.len() / columns.max(1), columns, lifetime: PhantomData }
-    }
-
     /// A tensor's rows.
     pub fn of(tensor: &'a mut Tensor) -> Self {
         let columns = tensor.columns();
         SharedMatrix::new(tensor.data_mut(), columns)
+    }
+}
+
+impl<'a, T> SharedMatrix<'a, T> {
+    /// `data` as rows of `columns` elements.
+    pub fn new(data: &'a mut [T], columns: usize) -> Self {
+        SharedMatrix { data: data.as_mut_ptr(), rows: data.len() / columns.max(1), columns, lifetime: PhantomData }
     }
 
     /// The block of `rows` and `columns`.
     ///
     /// # Safety
     /// No two live blocks of one matrix may overlap.
-    pub unsafe fn block(&self, rows: Range<usize>, columns: Range<usize>) -> Block<'_> {
+    pub unsafe fn block(&self, rows: Range<usize>, columns: Range<usize>) -> Block<'_, T> {
         assert!(
             rows.end <= self.rows
                 && columns.end <= self.columns
@@ -115,23 +116,34 @@ impl<'a> SharedMatrix<'a> {
 }
 
 /// A rectangular part of a matrix: of a [`SharedMatrix`], or of what one thread has.
-pub struct Block<'a> {
-    data: *mut f32,
+pub struct Block<'a, T = f32> {
+    data: *mut T,
     rows: usize,
     columns: usize,
     stride: usize,
-    lifetime: PhantomData<&'a mut [f32]>,
+    lifetime: PhantomData<&'a mut [T]>,
 }
 
-impl<'a> Block<'a> {
+impl Block<'_> {
+    /// Writes all rows past the cache: what no one reads soon.
+    #[inline(always)]
+    pub fn write_past<'n>(&mut self, mut numbers: impl FnMut(usize) -> &'n [f32]) {
+        for row in 0..self.rows {
+            copy_past(numbers(row), self.row(row));
+        }
+        finish_copies_past();
+    }
+}
+
+impl<'a, T> Block<'a, T> {
     /// All of `data`, as rows of `columns` elements.
-    pub fn of(data: &'a mut [f32], columns: usize) -> Self {
+    pub fn of(data: &'a mut [T], columns: usize) -> Self {
         let rows = data.len() / columns.max(1);
         Block { data: data.as_mut_ptr(), rows, columns, stride: columns, lifetime: PhantomData }
     }
 
     /// Where the block begins.
-    pub fn as_mut_ptr(&mut self) -> *mut f32 {
+    pub fn as_mut_ptr(&mut self) -> *mut T {
         self.data
     }
 
@@ -159,18 +171,9 @@ impl<'a> Block<'a> {
         }
     }
 
-    /// Writes all rows past the cache: what no one reads soon.
-    #[inline(always)]
-    pub fn write_past<'n>(&mut self, mut numbers: impl FnMut(usize) -> &'n [f32]) {
-        for row in 0..self.rows {
-            copy_past(numbers(row), self.row(row));
-        }
-        finish_copies_past();
-    }
-
     /// Some rows of a block as wide as its matrix.
     #[inline(always)]
-    pub fn whole_rows(&mut self, rows: Range<usize>) -> &mut [f32] {
+    pub fn whole_rows(&mut self, rows: Range<usize>) -> &mut [T] {
         assert!(rows.start <= rows.end && rows.end <= self.rows && self.columns == self.stride);
         // SAFETY: the rows lie in the block, one right after the other, and the block is ours alone.
         unsafe { std::slice::from_raw_parts_mut(self.data.add(rows.start * self.stride), rows.len() * self.columns) }
@@ -178,7 +181,7 @@ impl<'a> Block<'a> {
 
     /// The block's part of a row.
     #[inline(always)]
-    pub fn row(&mut self, row: usize) -> &mut [f32] {
+    pub fn row(&mut self, row: usize) -> &mut [T] {
         assert!(row < self.rows);
         // SAFETY: the row lies in the block, and the block is ours alone.
         unsafe { std::slice::from_raw_parts_mut(self.data.add(row * self.stride), self.columns) }

@@ -195,7 +195,7 @@ impl Call<'_> {
         let dmeans = of_values.map(|(fitness, _)| fitness.empty_like());
         let dmeans = dmeans.as_ref().map_or(0, |dmeans| dmeans.slice().address());
         let ancestry = of_values.and_then(|(_, of_values)| of_values.options.ancestry.as_ref());
-        let ancestry = ancestry.map(|ancestry| as_kind(context, ancestry, Kind::Bf16));
+        let ancestry = ancestry.map(|ancestry| as_kind(context, &ancestry.shares(), Kind::Bf16));
         let ancestry = ancestry.as_ref().map_or(0, |ancestry| ancestry.slice().address());
         let of_rows = sum_rows::room(device, tile_count, &outputs.map(Tensor::columns));
         let width = outputs.map(Tensor::columns).iter().sum::<usize>() as i32;

@@ -1,12 +1,11 @@
 //! Evolution of each sequence and head (docs/genetic-attention.md, section 3).
 
 use super::context::{Context, Grid, arguments};
-use super::elementwise::as_kind;
 use super::gene_fitness;
 use super::programs::Program;
 use super::slice::{Kind, Slice};
 use super::suffix;
-use crate::ops::evolve::{Evolve, Population};
+use crate::ops::evolve::{Ancestry, Evolve, Population};
 use crate::ops::gene_fitness::GeneFitness;
 use crate::random::{Purpose, Site};
 use crate::sequences::Sequences;
@@ -21,23 +20,27 @@ pub fn evolve(
     values: &Tensor,
     sequences: &Sequences,
     options: &Evolve,
-    ancestry: &mut Tensor,
     mut fitness: [&mut Tensor; 2],
-) {
+) -> Ancestry {
+    // Shares of a population of at most 256 = 2⁸ are exact even in 8 bits of significand, where activations have them.
+    let exact = matches!(options.population, Population::Sampled { size, .. } if size.is_power_of_two() && size <= 256);
+    let mut shares = if exact { values.empty_like() } else { Tensor::empty(values.device(), values.shape()) };
     let gives_fitness = match options.population {
         Population::Infinite => {
-            mean_field(context, values, sequences, options, ancestry);
+            mean_field(context, values, sequences, options, &mut shares);
             false
         }
         Population::Sampled { size, seed, step, layer } => {
             let site = Site { seed, step, layer, purpose: Purpose::Weights };
-            sampled(context, values, sequences, options, (size, site), ancestry, &mut fitness)
+            sampled(context, values, sequences, options, (size, site), &mut shares, &mut fitness)
         }
     };
+    let ancestry = Ancestry::Shares(shares);
     if !gives_fitness {
         let options = GeneFitness { head_dim: options.head_dim, causal: false, ancestry: Some(ancestry.clone()) };
         gene_fitness::forward(context, values, sequences, &options, fitness);
     }
+    ancestry
 }
 
 /// Organisms of the default population, and the tokens that its genes can name.
@@ -110,9 +113,6 @@ fn sampled(
 
 fn mean_field(context: &Context, values: &Tensor, sequences: &Sequences, options: &Evolve, ancestry: &mut Tensor) {
     let (d, slice) = (options.head_dim, values.slice());
-    if ancestry.slice().kind() != Kind::F32 {
-        *ancestry = as_kind(context, ancestry, Kind::F32);
-    }
     let longest = sequences.ranges().map(|range| range.len()).max().unwrap_or(0);
     let (begins, out) = (sequences.cu_seqlens().slice().address(), ancestry.slice_mut().address());
     let stride = slice.stride(values.columns()) as i32;

@@ -5,6 +5,7 @@ use super::elementwise::as_kind;
 use super::programs::Program::GeneFitness as Kernels;
 use super::slice::Kind;
 use super::suffix;
+use crate::ops::evolve::Ancestry;
 use crate::ops::gene_fitness::GeneFitness;
 use crate::sequences::Sequences;
 use crate::tensor::Tensor;
@@ -17,9 +18,9 @@ const WARPS_AT_ONCE: usize = 64;
 
 /// The ancestry in a kind that has kernels with values of `kind`, the end of those kernels' names, and its address.
 fn ancestry(context: &Context, options: &GeneFitness, kind: Kind) -> (Option<Tensor>, String, u64) {
-    let ancestry = options.ancestry.as_ref().map(|ancestry| match (kind, ancestry.slice().kind()) {
-        (Kind::Bf16, _) => ancestry.contiguous(),
-        _ => as_kind(context, ancestry, Kind::F32),
+    let ancestry = options.ancestry.as_ref().map(Ancestry::shares).map(|shares| match (kind, shares.slice().kind()) {
+        (Kind::Bf16, _) => shares.contiguous(),
+        _ => as_kind(context, &shares, Kind::F32),
     });
     let of_ancestry = ancestry.as_ref().map_or(Kind::F32, |ancestry| ancestry.slice().kind());
     let address = ancestry.as_ref().map_or(0, |ancestry| ancestry.slice().address());

@@ -45,7 +45,7 @@ use crate::kernels::{
     LinearGradients, Matrix, Modulation, Moment, Unary, Updated,
 };
 use crate::ops::attention::Attention;
-use crate::ops::evolve::Evolve;
+use crate::ops::evolve::{Ancestry, Evolve};
 use crate::ops::gene_fitness::GeneFitness;
 use crate::ops::info_nce::InfoNce;
 use crate::ops::largest::Entry;
@@ -275,15 +275,8 @@ impl Kernels for Cuda {
         attention::backward(&self.context, qkv, sequences, options, modulation, outputs, gradients);
     }
 
-    fn evolve(
-        &self,
-        values: &Tensor,
-        sequences: &Sequences,
-        options: &Evolve,
-        ancestry: &mut Tensor,
-        fitness: [&mut Tensor; 2],
-    ) {
-        evolve::evolve(&self.context, values, sequences, options, ancestry, fitness);
+    fn evolve(&self, values: &Tensor, sequences: &Sequences, options: &Evolve, fitness: [&mut Tensor; 2]) -> Ancestry {
+        evolve::evolve(&self.context, values, sequences, options, fitness)
     }
 
     fn gene_fitness(

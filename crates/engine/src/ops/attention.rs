@@ -93,11 +93,12 @@ impl Var {
                 let shape = [sequences.len(), v.value().columns()];
                 ensure_shape!(
                     known.iter().all(|of_genes| of_genes.shape() == shape)
-                        && genetic.fitness.ancestry.is_some()
+                        && genetic.fitness.ancestry.as_ref().is_some_and(|a| a.shape() == v.value().shape())
                         && !genetic.fitness.causal,
                     "genetic_attention",
-                    "a known fitness {:?} is not that of an ancestry, or not {shape:?}",
-                    known[0].shape()
+                    "a known fitness {:?} is not {shape:?}, or not that of an ancestry {:?}",
+                    known[0].shape(),
+                    v.value().shape()
                 );
                 known
             }

@@ -1,5 +1,10 @@
 //! Evolution of a population of value rows (docs/genetic-attention.md, section 3).
 
+mod ancestry;
+
+pub(crate) use ancestry::share_of_one;
+pub use ancestry::{Ancestry, Descendants};
+
 use crate::error::{Result, ensure_shape};
 use crate::sequences::Sequences;
 use crate::tensor::Tensor;
@@ -45,9 +50,8 @@ pub enum Population {
 /// What evolution leaves.
 #[derive(Clone, Debug)]
 pub struct Evolved {
-    /// The ancestry `A` `[N, v·d]`: the share of the final population whose gene descends from each token. Each
-    /// sequence's and head's columns sum to 1.
-    pub ancestry: Tensor,
+    /// From which tokens it descends.
+    pub ancestry: Ancestry,
     /// The fitness `γ` `[S, v·d]` of the final population's genes, and `u = 1 / (M + ½)`: to rounding what
     /// [`gene_fitness`](crate::Var::gene_fitness) makes of the values with that ancestry.
     pub fitness: [Tensor; 2],
@@ -76,11 +80,8 @@ pub fn evolve(values: &Tensor, sequences: &Sequences, options: Evolve) -> Result
         "evolve",
         "a sequence of {longest} tokens, of which a population can name {MOST_TOKENS}"
     );
-    // Shares of a population of at most 256 = 2⁸ are exact even in 8 bits of significand, where activations have them.
-    let exact = matches!(options.population, Population::Sampled { size, .. } if size.is_power_of_two() && size <= 256);
-    let mut ancestry = if exact { values.empty_like() } else { Tensor::empty(values.device(), values.shape()) };
     let mut fitness = [0, 1].map(|_| Tensor::empty(values.device(), &[sequences.len(), values.columns()]));
-    values.device().kernels().evolve(values, sequences, &options, &mut ancestry, fitness.each_mut());
+    let ancestry = values.device().kernels().evolve(values, sequences, &options, fitness.each_mut());
     Ok(Evolved { ancestry, fitness })
 }
 

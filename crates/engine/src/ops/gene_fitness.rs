@@ -1,6 +1,7 @@
 //! Gene fitness (docs/genetic-attention.md, sections 1, 4 and 5; Genetic AI, arXiv 2501.19113).
 
 use crate::error::{Result, ensure_shape};
+use crate::ops::evolve::Ancestry;
 use crate::sequences::Sequences;
 use crate::tape::Var;
 use crate::tensor::Tensor;
@@ -13,7 +14,7 @@ pub struct GeneFitness {
     /// Whether each position has the fitness of its prefix; takes no ancestry.
     pub causal: bool,
     /// `A` `[N, v·d]`, a constant; without it every token has the share `1/T` (the fixed point).
-    pub ancestry: Option<Tensor>,
+    pub ancestry: Option<Ancestry>,
 }
 
 /// The fitness of values, and `u`.
@@ -27,7 +28,7 @@ pub(super) fn fitness_of(values: &Tensor, sequences: &Sequences, options: &GeneF
         "gene_fitness",
         "values {:?} and ancestry {:?} do not fit {} tokens, head dimension {head_dim}, causal {causal}",
         values.shape(),
-        ancestry.as_ref().map(Tensor::shape),
+        ancestry.as_ref().map(Ancestry::shape),
         sequences.tokens()
     );
     let rows = if causal { values.rows() } else { sequences.len() };

@@ -3,6 +3,7 @@
 use super::{Activation, Case, Parameter, Positive, Role, as_activation};
 use crate::error::Result;
 use crate::ops::attention::{Attention, AttentionDropout, Genetic};
+use crate::ops::evolve::Ancestry;
 use crate::ops::gene_fitness::GeneFitness;
 use crate::ops::info_nce::InfoNce;
 use crate::ops::modulate::Modulate;
@@ -183,7 +184,7 @@ fn genetics() -> Vec<Case> {
             &format!("gene fitness of an ancestry, {d} genes"),
             &[values, (Positive, &shape)],
             move |sequences, v| {
-                let ancestry = Some(v[1].value().clone());
+                let ancestry = Some(Ancestry::Shares(v[1].value().clone()));
                 v[0].gene_fitness(sequences, GeneFitness { head_dim: d, causal: false, ancestry })?.scale(d as f32)
             },
         ));
@@ -201,7 +202,7 @@ fn genetics() -> Vec<Case> {
                     let shares: Vec<f32> = (0..TOKENS * 2 * d).map(|i| (i * 7 % 5) as f32 / 32.0).collect();
                     as_activation(&Tensor::from_slice(v[0].value().device(), &[TOKENS, 2 * d], &shares)?)
                 };
-                let ancestry = ancestry.then(shares).transpose()?;
+                let ancestry = ancestry.then(shares).transpose()?.map(Ancestry::Shares);
                 let fitness = GeneFitness { head_dim: d, causal, ancestry };
                 let genetic = Genetic { fitness, known: None, modulate: Modulate { head_dim: d, scale: d as f32 } };
                 Var::genetic_attention(&v[0], &v[1], &v[2], sequences, attention((2, 2, d), causal, 0.1), genetic)

@@ -158,7 +158,7 @@ const LENGTHS: [usize; 5] = [1, 9, 32, 70, 150];
 
 fn ancestry(device: &Device, options: Evolve) -> Result<Vec<f32>> {
     let tokens = LENGTHS.iter().sum();
-    Ok(evolve(&values(device, tokens, 2 * GENES)?, &sequences(device, &LENGTHS)?, options)?.ancestry.to_vec())
+    Ok(evolve(&values(device, tokens, 2 * GENES)?, &sequences(device, &LENGTHS)?, options)?.ancestry.shares().to_vec())
 }
 
 /// The draws are the same; where a wheel's mark falls between two sums that differ by rounding, a parent is another.
@@ -241,7 +241,7 @@ fn a_large_population_comes_near_the_infinite_one(device: &Device) -> Result<Fou
     let values = values(device, 40, columns)?;
     let means = |population| -> Result<Vec<f64>> {
         let options = Evolve { crossover_rate: 0.0, mutation_rate: 0.0, ..options(population) };
-        let ancestry = evolve(&values, &sequences(device, &lengths)?, options)?.ancestry.to_vec();
+        let ancestry = evolve(&values, &sequences(device, &lengths)?, options)?.ancestry.shares().to_vec();
         let expressed: Vec<f64> = values.to_vec().iter().map(|v| 1.0 / (1.0 + (-f64::from(*v)).exp())).collect();
         let of_gene = |g| (0..40).map(|i| f64::from(ancestry[i * columns + g]) * expressed[i * columns + g]).sum();
         Ok((0..columns).map(of_gene).collect())

@@ -165,7 +165,7 @@ impl Attention {
             let host = |tensor: &Tensor| tensor.to_device(&Device::cpu());
             let seen = pass.tape.constant(value.value().clone()).gene_fitness(pass.sequences, fitness.clone())?;
             let (values, gamma) = (&host(value.value())?, &host(seen.value())?);
-            let ancestry = fitness.ancestry.as_ref().map(host).transpose()?;
+            let ancestry = fitness.ancestry.as_ref().map(|ancestry| host(&ancestry.shares())).transpose()?;
             let (ancestry, sequences) = (ancestry.as_ref(), pass.sequences);
             probe.layer(&Seen { values, fitness: gamma, ancestry, sequences, head_dim, causal }, genetic);
         }

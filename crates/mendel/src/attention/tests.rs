@@ -128,7 +128,7 @@ impl Module {
             selection_pressure: genetic.selection_pressure as f32,
             population,
         };
-        Some(evolve(&self.values(x, sequences), sequences, options).unwrap().ancestry)
+        Some(evolve(&self.values(x, sequences), sequences, options).unwrap().ancestry.shares())
     }
 }
 

@@ -7,8 +7,8 @@ mod head;
 
 use rayon::prelude::*;
 
-use super::gene_fitness;
-use super::matmul::{Source, UnitName, View, with_unit};
+use super::gene_fitness::{self, HeadAncestry};
+use super::matmul::{UnitName, View, with_unit};
 use super::modulate::{self, HeadFitness};
 use super::parallel::SharedMatrix;
 use super::scratch::with_scratch;
@@ -94,10 +94,8 @@ impl Call<'_> {
                 (out.block(work.rows.clone(), work.query.clone()), lse.block(work.rows.clone(), head..head + 1))
             };
             with_scratch(head_dim, |factors| {
-                let factors = modulation.map(|modulation| {
-                    HeadFitness::new(&modulation, s, &work.key).factors(factors);
-                    &*factors
-                });
+                let fitness = modulation.map(|modulation| HeadFitness::new(&modulation, s, &work.key));
+                let factors = fitness.map(|fitness| fitness.factors(factors));
                 with_unit!(unit, U => work.forward::<U>(qkv, factors, out, lse));
             });
         });
@@ -120,14 +118,15 @@ impl Call<'_> {
             let (s, kv_head) = (task / options.n_kv_heads, task % options.n_kv_heads);
             let (rows, key) = (sequences.range(s), kv_head * head_dim..(kv_head + 1) * head_dim);
             let fitness = modulation.as_ref().map(|modulation| HeadFitness::new(modulation, s, &key));
-            let room = if fitness.is_some() { rows.len() * head_dim } else { 0 };
             let of_values = modulation.and_then(|modulation| modulation.of_values);
-            let shares = of_values.and_then(|of_values| of_values.options.ancestry.as_ref());
-            let shares = shares.map(|shares| View::of(shares).part(&rows, &key));
+            let ancestry = of_values.and_then(|of_values| of_values.options.ancestry.as_ref());
+            let ancestry = ancestry.map(|ancestry| HeadAncestry { ancestry, tokens: &rows, genes: &key });
             // Written a forward pass ago, and read when all else is done.
-            shares.iter().for_each(|shares| (0..rows.len()).for_each(|row| shares.prefetch(row, 0, head_dim)));
-            with_scratch(room + head_dim, |scratch| {
-                let (dgamma, dmixed) = scratch.split_at_mut(head_dim);
+            ancestry.iter().for_each(HeadAncestry::prefetch);
+            // Of the gradient of what was modulated, and then of the shares.
+            let cells = if fitness.is_some() { rows.len() * head_dim } else { 0 };
+            with_scratch(head_dim + cells, |scratch| {
+                let (dgamma, room) = scratch.split_at_mut(head_dim);
                 // SAFETY: each sequence and kv head, with the query heads that share it, is one task's.
                 let [mut dk, mut dv] =
                     unsafe { [dk.block(rows.clone(), key.clone()), dv.block(rows.clone(), key.clone())] };
@@ -137,8 +136,8 @@ impl Call<'_> {
                     let mut dq = unsafe { dq.block(work.rows.clone(), work.query.clone()) };
                     let mut dout = View::of(dout).part(&work.rows, &work.query);
                     if let Some(fitness) = &fitness {
-                        fitness.backward(dout, dmixed);
-                        dout = View::rows_of(dmixed, head_dim, head_dim);
+                        fitness.backward(dout, room);
+                        dout = View::rows_of(room, head_dim, head_dim);
                     }
                     let (first, gradients) = (head == kv_head * group, [&mut dq, &mut dk, &mut dv]);
                     with_unit!(unit, U => work.backward::<U>(qkv, &saved.lse, head, dout, gradients, first));
@@ -152,6 +151,7 @@ impl Call<'_> {
                 }
                 if let Some(OfValues { inverse, .. }) = of_values {
                     let inverse = &inverse.data()[s * kv_columns..][key.clone()];
+                    let shares = ancestry.as_ref().map(|ancestry| ancestry.shares(room));
                     gene_fitness::backward_of_head(values, shares, [fitness.gamma, inverse], dgamma, &mut dv);
                 }
             });

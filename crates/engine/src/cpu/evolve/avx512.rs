@@ -18,7 +18,6 @@ use super::breeding::{Breeding, words_of_draws};
 use super::genes::{MOST_CARRIED, WHOLE, words_of};
 use super::selection::{Couples, SIBLINGS, SUMMED, half_and_one};
 use crate::cpu::math::{LANES, lanes_below};
-use crate::cpu::parallel::Block;
 use crate::random::UNIT;
 
 /// Words of an organism whose place among its siblings' is one of 16 bits.
@@ -314,23 +313,19 @@ pub fn tabulate(expression: &[f32], d: usize, table: &mut [u32]) {
     }
 }
 
-/// As `share_ancestry_anywhere`, a register of genes at a time, whose means so stay in one.
+/// As `means_of_descendants_anywhere`, a register of genes at a time, whose means so stay in one.
 #[target_feature(enable = "avx512bw,popcnt")]
-pub fn share_ancestry(counts: &[u32], share: f32, expression: &[f32], ancestry: &mut Block<'_>, means: &mut [f32]) {
+pub fn means_of_descendants(descendants: &[u32], share: f32, expression: &[f32], means: &mut [f32]) {
     let (d, share) = (means.len(), _mm512_set1_ps(share));
     for g in (0..d).step_by(LANES) {
         let lanes = lanes_below(d, g);
         let mut sums = _mm512_setzero_ps();
-        for (token, (counts, p)) in counts.chunks_exact(words_of(d)).zip(expression.chunks_exact(d)).enumerate() {
-            let row = ancestry.row(token);
-            assert_eq!(row.len(), d);
-            // SAFETY: the masks let through what lies in the rows, of `d` elements; the counts are whole registers.
+        for (counts, p) in descendants.chunks_exact(words_of(d)).zip(expression.chunks_exact(d)) {
+            // SAFETY: the mask lets through what lies in the row, of `d` elements; the counts are whole registers.
             unsafe {
                 let counts = _mm512_cvtepu32_ps(_mm512_loadu_si512(counts.as_ptr().add(g).cast()));
-                let shares = _mm512_mul_ps(counts, share);
                 let p = _mm512_maskz_loadu_ps(lanes, p.as_ptr().add(g));
-                sums = _mm512_add_ps(sums, _mm512_mul_ps(shares, p));
-                _mm512_mask_storeu_ps(row.as_mut_ptr().add(g), lanes, shares);
+                sums = _mm512_add_ps(sums, _mm512_mul_ps(_mm512_mul_ps(counts, share), p));
             }
         }
         // SAFETY: as above.

@@ -64,33 +64,54 @@ pub fn count_descendants(organisms: &[u32], words: usize, places: &mut [u32], co
     places.iter().for_each(|&place| counts[place as usize] += 1);
 }
 
-/// Each token's share of the genes' ancestry, `share` for each of its descendants `[T, words]`, and by it the gene means
-/// `M[g] = Σ_i A[i,g] P[i,g]` of the expression `[T, d]`.
+/// What is kept of a token's descendants.
+pub trait Kept: Send {
+    /// Of so many, one of which has that share of a gene.
+    fn of(descendants: u32, share: f32) -> Self;
+}
+
+/// Their share.
+impl Kept for f32 {
+    #[inline(always)]
+    fn of(descendants: u32, share: f32) -> f32 {
+        descendants as f32 * share
+    }
+}
+
+/// Their number, where a population has no more than a byte counts.
+impl Kept for u8 {
+    #[inline(always)]
+    fn of(descendants: u32, _: f32) -> u8 {
+        descendants as u8
+    }
+}
+
+/// Writes the ancestry of one head `[T, d]` from the descendants `[T, words]`, each of them `share` of a gene.
 #[inline(always)]
-pub fn share_ancestry(counts: &[u32], share: f32, expression: &[f32], ancestry: &mut Block<'_>, means: &mut [f32]) {
+pub fn keep_ancestry<T: Kept>(descendants: &[u32], share: f32, ancestry: &mut Block<'_, T>) {
+    for (token, counts) in descendants.chunks_exact(words_of(ancestry.columns())).enumerate() {
+        ancestry.row(token).iter_mut().zip(counts).for_each(|(kept, &count)| *kept = T::of(count, share));
+    }
+}
+
+/// The gene means `M[g] = Σ_i A[i,g] P[i,g]` of the expression `[T, d]`.
+#[inline(always)]
+pub fn means_of_descendants(descendants: &[u32], share: f32, expression: &[f32], means: &mut [f32]) {
     #[cfg(target_arch = "x86_64")]
     if has_avx512() {
         // SAFETY: the machine has the instructions.
-        return unsafe { avx512::share_ancestry(counts, share, expression, ancestry, means) };
+        return unsafe { avx512::means_of_descendants(descendants, share, expression, means) };
     }
-    share_ancestry_anywhere(counts, share, expression, ancestry, means);
+    means_of_descendants_anywhere(descendants, share, expression, means);
 }
 
 #[inline(always)]
-fn share_ancestry_anywhere(
-    counts: &[u32],
-    share: f32,
-    expression: &[f32],
-    ancestry: &mut Block<'_>,
-    means: &mut [f32],
-) {
+fn means_of_descendants_anywhere(descendants: &[u32], share: f32, expression: &[f32], means: &mut [f32]) {
     let d = means.len();
     means.fill(0.0);
-    for (token, (counts, p)) in counts.chunks_exact(words_of(d)).zip(expression.chunks_exact(d)).enumerate() {
-        let shares = ancestry.row(token).iter_mut();
-        for ((out, mean), (&count, &p)) in shares.zip(&mut *means).zip(counts.iter().zip(p)) {
-            *out = count as f32 * share;
-            *mean += *out * p;
+    for (counts, p) in descendants.chunks_exact(words_of(d)).zip(expression.chunks_exact(d)) {
+        for (mean, (&count, &p)) in means.iter_mut().zip(counts.iter().zip(p)) {
+            *mean += count as f32 * share * p;
         }
     }
 }
@@ -99,12 +120,13 @@ fn share_ancestry_anywhere(
 mod tests {
     use super::*;
     use crate::cpu::parallel::SharedMatrix;
+    use crate::ops::evolve::share_of_one;
     use crate::random::{Stream, fill_normal};
     use proptest::prelude::*;
 
     proptest! {
         #[test]
-        fn vector_instructions_make_the_same_genes_and_ancestry(
+        fn vector_instructions_make_the_same_genes_and_means(
             (tokens, d) in (1..40_usize, 1..70_usize), seed in 0..1000_u64,
         ) {
             let mut expression = vec![0.0; tokens * d];
@@ -118,18 +140,35 @@ mod tests {
 
             // Any numbers do for counts.
             let run = |anywhere: bool| {
-                let (mut ancestry, mut means) = (vec![9.0; tokens * (d + 3)], vec![9.0; d]);
-                let matrix = SharedMatrix::new(&mut ancestry, d + 3);
-                // SAFETY: there is one block.
-                let mut block = unsafe { matrix.block(0..tokens, 1..d + 1) };
-                if anywhere {
-                    share_ancestry_anywhere(&table, 0.3, &expression, &mut block, &mut means);
-                } else {
-                    share_ancestry(&table, 0.3, &expression, &mut block, &mut means);
-                }
-                (ancestry, means)
+                let mut means = vec![9.0; d];
+                let find = if anywhere { means_of_descendants_anywhere } else { means_of_descendants };
+                find(&table, 0.3, &expression, &mut means);
+                means
             };
             prop_assert_eq!(run(false), run(true));
         }
+
+        #[test]
+        fn counts_are_kept_of_which_the_shares_are_those_that_would_be_kept(
+            (tokens, d) in (1..40_usize, 1..70_usize), organisms in 1..=255_usize, seed in 0..1000_u64,
+        ) {
+            let mut descendants = vec![0; tokens * words_of(d)];
+            Stream::weights(seed, "descendants").fill(0, &mut descendants);
+            descendants.iter_mut().for_each(|count| *count %= organisms as u32 + 1);
+            let share = share_of_one(organisms);
+            let counts = in_a_wider_matrix(99_u8, [tokens, d], |block| keep_ancestry(&descendants, share, block));
+            let shares = in_a_wider_matrix(99.0 * share, [tokens, d], |block| keep_ancestry(&descendants, share, block));
+            let of_counts: Vec<f32> = counts.iter().map(|&count| f32::from(count) * share).collect();
+            prop_assert_eq!(of_counts, shares);
+        }
+    }
+
+    /// A matrix full of `before`, of which `write` has one block.
+    fn in_a_wider_matrix<T: Copy>(before: T, [rows, columns]: [usize; 2], write: impl Fn(&mut Block<'_, T>)) -> Vec<T> {
+        let mut numbers = vec![before; (rows + 2) * (columns + 3)];
+        let matrix = SharedMatrix::new(&mut numbers, columns + 3);
+        // SAFETY: there is one block.
+        write(&mut unsafe { matrix.block(1..rows + 1, 1..columns + 1) });
+        numbers
     }
 }

@@ -1,14 +1,15 @@
 //! Section 3b of docs/genetic-attention.md: the infinite population.
 
-use super::pressed;
+use super::{Evolving, pressed};
 use crate::cpu::gene_fitness::fitness_of_means;
 use crate::cpu::math;
 use crate::cpu::parallel::Block;
 use crate::ops::evolve::Evolve;
 
-/// The ancestry and the gene means of one sequence and head from its expression `[T, d]`.
+/// The ancestry and the gene means of one sequence and head.
 #[inline(always)]
-pub fn mean_field(options: &Evolve, expression: &[f32], ancestry: &mut Block<'_>, means: &mut [f32]) {
+pub(super) fn mean_field(options: &Evolve, evolving: Evolving<'_, f32>) {
+    let Evolving { expression, mut ancestry, means, .. } = evolving;
     let d = options.head_dim;
     let tokens = expression.len() / d;
     let (mutation, even) = (options.mutation_rate, 1.0 / tokens as f32);
@@ -19,7 +20,7 @@ pub fn mean_field(options: &Evolve, expression: &[f32], ancestry: &mut Block<'_>
     (0..tokens).for_each(|token| ancestry.row(token).fill(even));
     let mut linkage = 1.0;
     for _ in 0..options.num_generations {
-        gene_means(expression, ancestry, means);
+        gene_means(expression, &mut ancestry, means);
         inverse.copy_from_slice(means);
         fitness_of_means(d, &mut inverse, &mut fitness);
         for (phi, p) in organism.iter_mut().zip(expression.chunks_exact(d)) {
@@ -54,7 +55,7 @@ pub fn mean_field(options: &Evolve, expression: &[f32], ancestry: &mut Block<'_>
         }
         linkage *= keep;
     }
-    gene_means(expression, ancestry, means);
+    gene_means(expression, &mut ancestry, means);
 }
 
 /// `M[g] = Σ_i A[i,g] P[i,g]`

@@ -1,11 +1,11 @@
 //! Section 3a of docs/genetic-attention.md: a finite population, bred by lot.
 
+use super::Evolving;
 use super::breeding::{Breeding, words_of_draws};
-use super::genes::{count_descendants, share_ancestry, tabulate, words_of};
+use super::genes::{Kept, count_descendants, keep_ancestry, means_of_descendants, tabulate, words_of};
 use super::selection::{SIBLINGS, pair, turn_wheel};
 use crate::cpu::math::LANES;
-use crate::cpu::parallel::Block;
-use crate::ops::evolve::Evolve;
+use crate::ops::evolve::{Evolve, share_of_one};
 use crate::random::{Purpose, Site, Stream, unit};
 
 /// Whose random numbers.
@@ -39,17 +39,10 @@ impl Room {
     }
 }
 
-/// The ancestry and the gene means of one sequence and head from its expression `[T, d]`, bred in [`Room::len`] numbers.
+/// The ancestry and the gene means of one sequence and head, bred in [`Room::len`] numbers.
 #[inline(always)]
-pub fn sample(
-    options: &Evolve,
-    size: usize,
-    draws: &Draws,
-    expression: &[f32],
-    room: &mut [f32],
-    ancestry: &mut Block<'_>,
-    means: &mut [f32],
-) {
+pub(super) fn sample<T: Kept>(options: &Evolve, size: usize, draws: &Draws, evolving: Evolving<'_, T>) {
+    let Evolving { expression, room, mut ancestry, means } = evolving;
     let d = options.head_dim;
     let (words, words_of_pair) = (words_of(d), d.next_multiple_of(4));
     let mut room = bytemuck::cast_slice_mut(room);
@@ -79,7 +72,9 @@ pub fn sample(
         std::mem::swap(&mut living, &mut children);
     }
     count_descendants(living, words, children, table);
-    share_ancestry(table, 1.0 / size as f32, expression, ancestry, means);
+    let share = share_of_one(size);
+    keep_ancestry(table, share, &mut ancestry);
+    means_of_descendants(table, share, expression, means);
 }
 
 /// Systematic sampling: each founder's genes are those of its token.
