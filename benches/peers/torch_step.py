@@ -125,7 +125,11 @@ def run_mendel(options):
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     measured = json.loads(done.stdout)
     return {
-        arm["arm"]: {"seconds": arm["step_seconds"]["all"], "peak_memory_gb": arm["peak_memory_gb"]}
+        arm["arm"]: {
+            "seconds": arm["step_seconds"]["all"],
+            "peak_memory_gb": arm["peak_memory_gb"],
+            "time_ratio": arm["time_ratio"],
+        }
         for arm in measured["arms"]
     }
 
@@ -162,6 +166,9 @@ def main():
         if peer and name.startswith("mendel"):
             speed, share = medians[peer] / medians[name], memory[name] / memory[peer]
             print(f"{name} over {peer}: {speed:.2f} times the pairs per second, {share:.2f} of the memory")
+    for arm in options.arms.split(",")[1:] if options.mendel else []:
+        ratio = statistics.median(result["time_ratio"] for result in measured[f"mendel {arm}"])
+        print(f"mendel {arm} over {options.arms.split(',')[0]}: {ratio:.3f} times the time of a step")
 
 
 if __name__ == "__main__":

@@ -232,6 +232,14 @@ fn a_measured_step_tells_its_operations_and_takes_no_new_memory() {
     let common = ["bench", "--shape", "demo-tiny", "--pairs", "4", "--steps", "6", "--json"];
     for more in [["--precision", "f32"], ["--precision", "bf16"], ["--lengths", "20"], ["--loss-micro-batch", "2"]] {
         let measured: Value = serde_json::from_str(&succeed(&[common.as_slice(), &more].concat())).unwrap();
+        let steps = |arm: usize| -> Vec<f64> {
+            let all = measured["arms"][arm]["step_seconds"]["all"].as_array().unwrap();
+            all.iter().map(|seconds| seconds.as_f64().unwrap()).collect()
+        };
+        let mut ratios: Vec<f64> = steps(1).iter().zip(steps(0)).map(|(own, first)| own / first).collect();
+        ratios.sort_by(f64::total_cmp);
+        let ratio = measured["arms"][1]["time_ratio"].as_f64().unwrap();
+        assert!((ratio - (ratios[2] + ratios[3]) / 2.0).abs() < 1e-9 && measured["arms"][0]["time_ratio"] == 1.0);
         for arm in measured["arms"].as_array().unwrap() {
             let median = arm["step_seconds"]["median"].as_f64().unwrap();
             let operations = arm["operations"].as_object().unwrap();

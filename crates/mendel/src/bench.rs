@@ -7,7 +7,7 @@ use std::time::Instant;
 use serde::Serialize;
 
 use crate::bert::BertConfig;
-use crate::compare::median;
+use crate::compare::{median, median_ratio};
 use crate::data::{Sampler, TokenStore};
 use crate::dual_encoder::DualEncoder;
 use crate::memory;
@@ -93,6 +93,8 @@ pub struct ArmMeasurement {
     pub arm: String,
     /// Seconds of a step.
     pub step_seconds: StepSeconds,
+    /// The median of the ratios of its steps to the first arm's that were made in turn with them.
+    pub time_ratio: f64,
     /// Speed at the median.
     #[serde(flatten)]
     pub throughput: Throughput,
@@ -175,14 +177,22 @@ pub fn measure(
     observer.observe(Event::StageFinished);
     let peak_memory_gb = memory::peak(&device) as f64 / 1e9;
     let peak = device.matrix_peak();
+    let first = taken.first().map_or_else(Vec::new, |taken| taken.seconds.clone());
     let arms = settings.arms.iter().zip(trainers).zip(taken).map(|((arm, trainer), taken)| {
+        let time_ratio = median_ratio(&taken.seconds, &first);
         let median = median(taken.seconds.iter().copied());
         let parameters = trainer.encoder.bert.parameters();
         let throughput = Throughput::new(workload.pairs as f64, tokens as f64, median, parameters, peak);
         let page_faults = taken.page_faults as f64 / workload.steps as f64;
-        let operations = taken.operations;
-        let step_seconds = StepSeconds { median, all: taken.seconds };
-        ArmMeasurement { arm: arm.name.clone(), step_seconds, throughput, peak_memory_gb, page_faults, operations }
+        ArmMeasurement {
+            arm: arm.name.clone(),
+            step_seconds: StepSeconds { median, all: taken.seconds },
+            time_ratio,
+            throughput,
+            peak_memory_gb,
+            page_faults,
+            operations: taken.operations,
+        }
     });
     Ok(Measurement { matrix_peak: peak, pairs: workload.pairs, tokens, arms: arms.collect() })
 }

@@ -26,7 +26,7 @@ pub struct StepCost {
 impl StepCost {
     /// The median of the ratios of this arm's steps to another's of the same place.
     pub fn ratio_to(&self, other: &StepCost) -> f64 {
-        median(self.seconds.iter().zip(&other.seconds).map(|(own, other)| own / other))
+        median_ratio(&self.seconds, &other.seconds)
     }
 }
 
@@ -70,6 +70,12 @@ pub(crate) fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut sorted: Vec<f64> = values.collect();
     sorted.sort_by(f64::total_cmp);
     (sorted[(sorted.len() - 1) / 2] + sorted[sorted.len() / 2]) / 2.0
+}
+
+/// The median of the ratios of an arm's steps to another's of the same place: two that were made one after the other met much the
+/// same machine, so it scatters less than the ratio of the medians.
+pub(crate) fn median_ratio(own: &[f64], other: &[f64]) -> f64 {
+    median(own.iter().zip(other).map(|(own, other)| own / other))
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 pub use artefacts::Artefacts;
 pub use comparison::{Compared, Comparison, Difference, Measured, OverQueries, PRIMARY, Test, Verdict};
 pub use cost::StepCost;
-pub(crate) use cost::median;
+pub(crate) use cost::{median, median_ratio};
 pub use examples::{Example, Examples};
 pub use machine::Machine;
 pub use results::{ArmResults, SeedNumbers};
