@@ -65,13 +65,13 @@ pub fn count_descendants(organisms: &[u32], words: usize, places: &mut [u32], co
 }
 
 /// What is kept of a token's descendants.
-pub trait Kept: Send {
+pub trait FromDescendants: Send {
     /// Of so many, one of which has that share of a gene.
     fn of(descendants: u32, share: f32) -> Self;
 }
 
 /// Their share.
-impl Kept for f32 {
+impl FromDescendants for f32 {
     #[inline(always)]
     fn of(descendants: u32, share: f32) -> f32 {
         descendants as f32 * share
@@ -79,7 +79,7 @@ impl Kept for f32 {
 }
 
 /// Their number, where a population has no more than a byte counts.
-impl Kept for u8 {
+impl FromDescendants for u8 {
     #[inline(always)]
     fn of(descendants: u32, _: f32) -> u8 {
         descendants as u8
@@ -88,7 +88,7 @@ impl Kept for u8 {
 
 /// Writes the ancestry of one head `[T, d]` from the descendants `[T, words]`, each of them `share` of a gene.
 #[inline(always)]
-pub fn keep_ancestry<T: Kept>(descendants: &[u32], share: f32, ancestry: &mut Block<'_, T>) {
+pub fn keep_ancestry<T: FromDescendants>(descendants: &[u32], share: f32, ancestry: &mut Block<'_, T>) {
     for (token, counts) in descendants.chunks_exact(words_of(ancestry.columns())).enumerate() {
         ancestry.row(token).iter_mut().zip(counts).for_each(|(kept, &count)| *kept = T::of(count, share));
     }

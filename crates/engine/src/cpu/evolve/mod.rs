@@ -20,7 +20,7 @@ use crate::ops::evolve::{Ancestry, Descendants, Evolve, Population};
 use crate::random::{Purpose, Site};
 use crate::sequences::Sequences;
 use crate::tensor::Tensor;
-use genes::Kept;
+use genes::FromDescendants;
 use mean_field::mean_field;
 use sampled::{Draws, Room, sample};
 
@@ -75,7 +75,13 @@ impl Heads<'_> {
         );
     }
 
-    fn sample<T: Kept>(&self, size: usize, site: Site, ancestry: SharedMatrix<'_, T>, fitness: [&mut Tensor; 2]) {
+    fn sample<T: FromDescendants>(
+        &self,
+        size: usize,
+        site: Site,
+        ancestry: SharedMatrix<'_, T>,
+        fitness: [&mut Tensor; 2],
+    ) {
         let ids = self.sequences.ids().data();
         self.each(
             ancestry,

@@ -2,7 +2,7 @@
 
 use super::Evolving;
 use super::breeding::{Breeding, words_of_draws};
-use super::genes::{Kept, count_descendants, keep_ancestry, means_of_descendants, tabulate, words_of};
+use super::genes::{FromDescendants, count_descendants, keep_ancestry, means_of_descendants, tabulate, words_of};
 use super::selection::{SIBLINGS, pair, turn_wheel};
 use crate::cpu::math::LANES;
 use crate::ops::evolve::{Evolve, share_of_one};
@@ -41,7 +41,7 @@ impl Room {
 
 /// The ancestry and the gene means of one sequence and head, bred in [`Room::len`] numbers.
 #[inline(always)]
-pub(super) fn sample<T: Kept>(options: &Evolve, size: usize, draws: &Draws, evolving: Evolving<'_, T>) {
+pub(super) fn sample<T: FromDescendants>(options: &Evolve, size: usize, draws: &Draws, evolving: Evolving<'_, T>) {
     let Evolving { expression, room, mut ancestry, means } = evolving;
     let d = options.head_dim;
     let (words, words_of_pair) = (words_of(d), d.next_multiple_of(4));
