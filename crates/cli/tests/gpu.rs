@@ -79,6 +79,23 @@ fn no_kernel_touches_what_is_beside_its_arrays_in_whatever_order_its_threads_run
 }
 
 #[test]
+fn every_command_releases_the_gpu_before_it_ends() {
+    let Some(gpu) = Gpu::new() else { return };
+    let released = |line: &[&str]| {
+        let output = gpu.program(line).env("EMULATED_GPU_CHECK", "1").output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{line:?}: {}{}", stdout(&output), stderr(&output));
+    };
+    let bench = ["bench", "--shape", "demo-tiny", "--pairs", "4", "--steps", "1", "--device", "cuda", "--precision"];
+    for precision in ["f32", "bf16"] {
+        released(&[bench.as_slice(), &[precision]].concat());
+        released(&words(&run(&gpu, "train", precision, &["--max-steps", "1", "--precision", precision])));
+    }
+    let texts = gpu.place.file("texts.txt", "a text\nanother");
+    let (model, vectors) = (gpu.place.argument("bf16/models/standard-seed42"), gpu.place.argument("vectors.npy"));
+    released(&["embed", &texts, "--model", &model, "--output", &vectors, "--device", "cuda"]);
+}
+
+#[test]
 fn training_waits_for_what_runs_aside_whichever_stream_is_ahead() {
     let Some(gpu) = Gpu::new() else { return };
     for ahead in ["1", "2"] {
@@ -174,7 +191,8 @@ fn too_little_memory_is_an_error_of_one_line_that_says_what_lowers_it() {
     // Too little for the workspace of products, and at several places in the first steps and evaluations.
     for megabytes in [20, 34, 38, 42] {
         let mut program = gpu.program(&words(&line));
-        let output = program.env("EMULATED_GPU_MEMORY", format!("{}", megabytes << 20)).output().unwrap();
+        program.env("EMULATED_GPU_MEMORY", format!("{}", megabytes << 20)).env("EMULATED_GPU_CHECK", "1");
+        let output = program.output().unwrap();
         let numbers = format!("of {} are free on the GPU", megabytes << 20);
         let parts = ["out of GPU memory: ", " bytes were asked for, ", " are in use here, ", &numbers];
         let settings = ["--max-seq-len", "--precision bf16"];

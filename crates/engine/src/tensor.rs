@@ -316,6 +316,17 @@ impl<T: Element> Array<T> {
         }
     }
 
+    /// The same, held as a clone of the array holds it.
+    ///
+    /// # Panics
+    /// As [`Array::slice`].
+    pub(crate) fn shared_slice(&self) -> Arc<Slice> {
+        match &self.storage {
+            Storage::Cuda(slice, _) => slice.clone(),
+            Storage::Host(_) => panic!("an array on {:?} is not in a GPU's memory", self.device),
+        }
+    }
+
     /// The same, to be written by a kernel; copies the elements first if another clone shares them.
     pub(crate) fn slice_mut(&mut self) -> &Slice {
         if let Storage::Cuda(slice, known) = &mut self.storage {
@@ -372,9 +383,11 @@ impl Tensor {
         shapes: impl Iterator<Item = Vec<usize>>,
         slices: Vec<Slice>,
     ) -> Vec<Self> {
-        let array =
-            |(shape, slice)| Array { device: device.clone(), shape, storage: Storage::Cuda(Arc::new(slice), None) };
-        shapes.zip(slices).map(array).collect()
+        shapes.zip(slices).map(|(shape, slice)| Tensor::of_slice(device, shape, Arc::new(slice))).collect()
+    }
+
+    pub(crate) fn of_slice(device: &Device, shape: Vec<usize>, slice: Arc<Slice>) -> Self {
+        Array { device: device.clone(), shape, storage: Storage::Cuda(slice, None) }
     }
 
     /// The first element; the value of a scalar. Waits for the device.

@@ -49,6 +49,7 @@ struct Event {
 struct Context {};
 
 Context primary_context;
+std::atomic<int> retained{0};
 bool initialized = false;
 thread_local Context* current = nullptr;
 
@@ -102,6 +103,13 @@ const std::vector<Attribute>& attributes() {
 }
 
 bool device_ok(int device) { return initialized && device == 0; }
+
+// Whoever keeps it may also leave threads at work, which the end of a process does not wait for.
+void refuse_a_context_at_exit() {
+    if (retained == 0) return;
+    std::fprintf(stderr, "emulated GPU: the process ends with a context that it has not released\n");
+    std::abort();
+}
 
 }  // namespace
 
@@ -203,11 +211,18 @@ API int cuDeviceGetAttribute(int* value, int attribute, int device) {
 API int cuDevicePrimaryCtxRetain(void** context, int device) {
     if (!initialized) return NOT_INITIALIZED;
     if (!device_ok(device)) return INVALID_DEVICE;
+    if (checking() && retained == 0) std::atexit(refuse_a_context_at_exit);
+    retained++;
     *context = &primary_context;
     return SUCCESS;
 }
 
-API int cuDevicePrimaryCtxRelease_v2(int device) { return device_ok(device) ? SUCCESS : INVALID_DEVICE; }
+API int cuDevicePrimaryCtxRelease_v2(int device) {
+    if (!device_ok(device)) return INVALID_DEVICE;
+    if (retained == 0) return INVALID_CONTEXT;
+    retained--;
+    return SUCCESS;
+}
 
 API int cuCtxSetCurrent(void* context) {
     if (!initialized) return NOT_INITIALIZED;

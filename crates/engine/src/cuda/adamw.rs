@@ -106,8 +106,8 @@ fn update_aside(
         context.launch_in(stream, Kernels, "adamw", Grid::line(parts, THREADS), arguments);
         Ok(())
     };
-    let gradients: Vec<Tensor> = entries.iter().map(|entry| entry.gradient.clone()).collect();
-    let reads = (gradients, table, update.norm.clone(), update.loss.clone());
+    let numbers = entries.iter().map(|entry| &entry.gradient).chain([update.norm, update.loss]);
+    let reads = numbers.map(Tensor::shared_slice).chain([table.shared_slice()]).collect();
     let writes: Vec<&Arc<Block>> = entries.iter().flat_map(|entry| &entry.written).collect();
     context.keep(context.aside().run(context.stream(), reads, &writes, work));
 }

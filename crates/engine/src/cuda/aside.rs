@@ -3,7 +3,6 @@
 //! multiprocessors that the ends of the main stream's kernels leave idle.
 
 use std::collections::VecDeque;
-use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cudarc::driver::result::event;
@@ -12,15 +11,11 @@ use cudarc::driver::sys::{CUevent, CUevent_flags, CUevent_wait_flags, CUstream};
 
 use super::arena::Block;
 use super::error::{Calling, CudaResult};
+use super::slice::Slice;
 
 /// Jobs under way at once: each holds memory.
 const AT_ONCE: u64 = 3;
 const WAIT: CUevent_wait_flags = CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
-
-/// Arrays that are kept as long as a job reads them.
-pub trait Reads: Debug + Send + 'static {}
-
-impl<T: Debug + Send + 'static> Reads for T {}
 
 /// The second stream and what runs in it.
 #[derive(Debug)]
@@ -44,7 +39,7 @@ struct Job {
     number: u64,
     done: CUevent,
     /// What it reads: whoever changes that meanwhile gets a copy.
-    _reads: Box<dyn Reads>,
+    _reads: Vec<Arc<Slice>>,
     /// Memory that it writes, which nobody else may get before it is done.
     _writes: Vec<Arc<Block>>,
 }
@@ -66,7 +61,7 @@ impl Aside {
     pub fn run(
         &self,
         main: CUstream,
-        reads: impl Reads,
+        reads: Vec<Arc<Slice>>,
         writes: &[&Arc<Block>],
         work: impl FnOnce(CUstream) -> CudaResult<()>,
     ) -> CudaResult<()> {
@@ -89,7 +84,7 @@ impl Aside {
         let number = jobs.begun;
         writes.iter().for_each(|block| block.written_aside(number));
         let writes = writes.iter().map(|&block| block.clone()).collect();
-        jobs.under_way.push_back(Job { number, done, _reads: Box::new(reads), _writes: writes });
+        jobs.under_way.push_back(Job { number, done, _reads: reads, _writes: writes });
         let oldest = number.saturating_sub(AT_ONCE);
         jobs.wait(main, oldest)
     }

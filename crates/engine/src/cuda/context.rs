@@ -39,8 +39,9 @@ pub struct GpuInfo {
 /// A GPU with its streams, its memory and its kernels.
 #[derive(Debug)]
 pub struct Context {
-    device: CUdevice,
-    context: CUcontext,
+    /// Which of those that this process has opened: the driver may give two of them one address, the second when the first
+    /// is gone.
+    serial: u64,
     stream: CUstream,
     aside: Aside,
     info: GpuInfo,
@@ -52,6 +53,8 @@ pub struct Context {
     yields: AtomicU64,
     /// The first failure that nobody has been told yet.
     failure: Mutex<Option<CudaError>>,
+    /// Goes last: all else is in it.
+    primary: Primary,
 }
 
 // SAFETY: the driver's handles may be used from any thread that has made the context current, which `enter` does.
@@ -59,9 +62,11 @@ unsafe impl Send for Context {}
 // SAFETY: as above; the driver's calls are thread-safe, and what is changed here is behind locks.
 unsafe impl Sync for Context {}
 
+static OPENED: AtomicU64 = AtomicU64::new(0);
+
 thread_local! {
-    /// The context that is current in this thread.
-    static CURRENT: Cell<CUcontext> = const { Cell::new(std::ptr::null_mut()) };
+    /// The serial number of the context that is current in this thread; 0 is none.
+    static CURRENT: Cell<u64> = const { Cell::new(0) };
 }
 
 /// Of the main stream; the driver takes the nearest that it has.
@@ -83,19 +88,29 @@ impl Context {
             return Err(CudaError::Capability { name: info.name, major, minor });
         }
         let programs = Programs::compiling(&info);
-        // SAFETY: the device exists; the context is released in `drop`.
-        let context = unsafe { result::primary_ctx::retain(device) }.calling("cuDevicePrimaryCtxRetain")?;
+        let primary = Primary::retain(device)?;
         // SAFETY: the context was just made.
-        unsafe { result::ctx::set_current(context) }.calling("cuCtxSetCurrent")?;
-        CURRENT.set(context);
+        unsafe { result::ctx::set_current(primary.context) }.calling("cuCtxSetCurrent")?;
+        let serial = 1 + OPENED.fetch_add(1, Ordering::Relaxed);
+        CURRENT.set(serial);
         let stream = result::stream::create_with_priority(result::stream::StreamKind::NonBlocking, HIGHEST_PRIORITY)
             .calling("cuStreamCreateWithPriority")?;
         let aside = Aside::new()?;
         let (arena, staging) = (Arena::default(), Staging::default());
         let (products, failure, yields) = (Products::new()?, Mutex::default(), AtomicU64::default());
-        let context =
-            Context { device, context, stream, aside, info, arena, staging, programs, products, yields, failure };
-        Ok(Arc::new(context))
+        Ok(Arc::new(Context {
+            serial,
+            stream,
+            aside,
+            info,
+            arena,
+            staging,
+            programs,
+            products,
+            yields,
+            failure,
+            primary,
+        }))
     }
 
     /// What the GPU is.
@@ -129,10 +144,10 @@ impl Context {
 
     /// Makes the context current in this thread.
     pub fn enter(&self) {
-        if CURRENT.get() != self.context {
+        if CURRENT.get() != self.serial {
             // SAFETY: the context lives as long as `self`.
-            match unsafe { result::ctx::set_current(self.context) } {
-                Ok(()) => CURRENT.set(self.context),
+            match unsafe { result::ctx::set_current(self.primary.context) } {
+                Ok(()) => CURRENT.set(self.serial),
                 Err(error) => {
                     self.fail(CudaError::Call { call: "cuCtxSetCurrent".into(), reason: format!("{error:?}") })
                 }
@@ -265,9 +280,30 @@ impl Drop for Context {
             self.products.release();
             self.programs.release();
             let _ = result::stream::destroy(self.stream);
-            CURRENT.set(std::ptr::null_mut());
-            let _ = result::primary_ctx::release(self.device);
         }
+    }
+}
+
+/// The driver's context of a device.
+#[derive(Debug)]
+struct Primary {
+    device: CUdevice,
+    context: CUcontext,
+}
+
+impl Primary {
+    fn retain(device: CUdevice) -> CudaResult<Self> {
+        // SAFETY: the device exists; the context is released in `drop`.
+        let context = unsafe { result::primary_ctx::retain(device) }.calling("cuDevicePrimaryCtxRetain")?;
+        Ok(Primary { device, context })
+    }
+}
+
+impl Drop for Primary {
+    fn drop(&mut self) {
+        CURRENT.set(0);
+        // SAFETY: it was retained once, and nothing uses it after this. What fails cannot be mended.
+        let _ = unsafe { result::primary_ctx::release(self.device) };
     }
 }
 

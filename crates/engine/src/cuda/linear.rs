@@ -73,12 +73,12 @@ pub fn forward(
         let biases: Vec<Tensor> = biases(parts);
         let biases: Vec<&Tensor> = biases.iter().collect();
         let bias = (!biases.is_empty()).then(|| weights.joined(context, &biases, out.kind));
-        let epilogue = bias.as_ref().map_or(Epilogue::None, |bias| Epilogue::Bias(bias.slice().address()));
+        let epilogue = bias.as_ref().map_or(Epilogue::None, |bias| Epilogue::Bias(bias.address()));
         context.keep(multiply(
             context,
             context.stream(),
             operand(&input),
-            transposed(operand(&weight)),
+            transposed(weight.operand(input.columns())),
             out,
             false,
             epilogue,
@@ -130,7 +130,7 @@ pub fn backward(
                 context,
                 context.stream(),
                 *dout,
-                operand(&weight),
+                weight.operand(x.columns()),
                 operand(target),
                 adds,
                 Epilogue::None,
@@ -210,7 +210,7 @@ fn of_parameters<'a>(
         totals.run(context, stream);
         Ok(())
     };
-    let reads: Vec<Tensor> = std::iter::once(input).chain(parts.iter().copied()).chain(&sums).cloned().collect();
+    let reads = std::iter::once(input).chain(parts.iter().copied()).chain(&sums).map(Tensor::shared_slice).collect();
     let writes: Vec<&Arc<Block>> =
         std::iter::once(of_weights[0]).chain(of_biases().map(|(_, bias)| bias)).map(Slice::block).collect();
     context.keep(context.aside().run(context.stream(), reads, &writes, work));

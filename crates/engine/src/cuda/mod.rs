@@ -62,7 +62,8 @@ use slice::Kind;
 pub use context::GpuInfo;
 pub use error::{CudaError, CudaResult};
 
-/// A GPU.
+/// A GPU, until the last tensor on it is gone: tensors hold it. So what it keeps itself are slices, which hold its
+/// memory alone.
 pub struct Cuda {
     context: Arc<Context>,
     /// Weights as products read them.
@@ -72,6 +73,14 @@ pub struct Cuda {
 impl Cuda {
     pub(crate) fn new(context: Arc<Context>) -> Self {
         Cuda { context, weights: Weights::default() }
+    }
+}
+
+impl Drop for Cuda {
+    /// What still runs aside holds memory, which holds the context.
+    fn drop(&mut self) {
+        self.context.enter();
+        self.context.keep(self.context.aside().wait_for_all(self.context.stream()));
     }
 }
 

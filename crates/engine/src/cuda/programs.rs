@@ -119,7 +119,7 @@ type Compiled = CudaResult<Vec<u8>>;
 #[derive(Debug)]
 pub struct Programs {
     images: Arc<Images>,
-    compilers: Mutex<Vec<thread::JoinHandle<()>>>,
+    compilers: Vec<thread::JoinHandle<()>>,
     loaded: Mutex<HashMap<Program, Loaded>>,
 }
 
@@ -167,7 +167,7 @@ impl Programs {
         };
         let threads = thread::available_parallelism().map_or(1, usize::from).div_ceil(2);
         let compilers = (0..threads.min(Program::ALL.len())).map(compiler).collect();
-        Programs { images, compilers: Mutex::new(compilers), loaded: Mutex::default() }
+        Programs { images, compilers, loaded: Mutex::default() }
     }
 
     /// A kernel that may have so many bytes of dynamic shared memory.
@@ -205,13 +205,19 @@ impl Programs {
     /// # Safety
     /// No kernel may be running or asked for afterwards.
     pub unsafe fn release(&self) {
-        self.images.given_up.store(true, Ordering::Relaxed);
-        for compiler in self.compilers.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
-            let _ = compiler.join();
-        }
         for (_, loaded) in self.loaded.lock().unwrap_or_else(PoisonError::into_inner).drain() {
             // SAFETY: by the contract nothing of it runs.
             let _ = unsafe { module::unload(loaded.module) };
+        }
+    }
+}
+
+impl Drop for Programs {
+    /// Waits for what is being compiled: the compiler does not survive the end of the process under it.
+    fn drop(&mut self) {
+        self.images.given_up.store(true, Ordering::Relaxed);
+        for compiler in self.compilers.drain(..) {
+            let _ = compiler.join();
         }
     }
 }

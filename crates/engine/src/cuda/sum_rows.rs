@@ -75,7 +75,8 @@ pub fn totals_aside(context: &Context, partial: Vec<Tensor>, outs: &[&Slice]) {
         totals.run(context, stream);
         Ok(())
     };
-    context.keep(context.aside().run(context.stream(), partial, &writes, work));
+    let reads = partial.iter().map(Tensor::shared_slice).collect();
+    context.keep(context.aside().run(context.stream(), reads, &writes, work));
 }
 
 /// The sums of `parts` parts of the rows.

@@ -20,16 +20,16 @@ struct Copy {
     stamps: Vec<u64>,
     /// Of their memory, so that copies of what is no more can be dropped.
     sources: Vec<Weak<Block>>,
-    joined: Tensor,
+    joined: Slice,
 }
 
 impl Weights {
     /// Tensors of equal columns, one below the other, in that kind.
-    pub fn joined(&self, context: &Context, tensors: &[&Tensor], kind: Kind) -> Tensor {
+    pub fn joined(&self, context: &Context, tensors: &[&Tensor], kind: Kind) -> Slice {
         if let &[single] = tensors
             && single.slice().kind() == kind
         {
-            return single.clone();
+            return single.slice().clone();
         }
         let slices: Vec<&Slice> = tensors.iter().map(|tensor| tensor.slice()).collect();
         let key = (slices.iter().map(|slice| slice.address()).collect(), kind);
@@ -39,10 +39,8 @@ impl Weights {
             return copy.joined.clone();
         }
         copies.retain(|_, copy| copy.sources.iter().all(|source| source.strong_count() > 0));
-        let columns = tensors[0].columns();
-        let rows = tensors.iter().map(|tensor| tensor.len() / columns).sum::<usize>();
-        let mut joined = Tensor::of_kind(tensors[0].device(), &[rows, columns], kind);
-        let mut to = joined.slice_mut().address();
+        let joined = Slice::new(slices[0].context(), kind, slices.iter().map(|slice| slice.len()).sum());
+        let mut to = joined.address();
         for slice in &slices {
             let (kernel, count) = (if kind == Kind::Bf16 { "round_weights" } else { "copy_weights" }, slice.len());
             context.launch(Linear, kernel, grid(count.div_ceil(4)), arguments![slice.address(), to, count]);
@@ -72,9 +70,9 @@ impl Weights {
             if !valid || places.iter().any(|&place| rounded[place].is_some()) {
                 continue;
             }
-            let mut to = copy.joined.slice().address();
+            let mut to = copy.joined.address();
             for &place in &places {
-                rounded[place] = Some((to, copy.joined.slice().block().clone()));
+                rounded[place] = Some((to, copy.joined.block().clone()));
                 to += (parameters[place].len() * kind.size()) as u64;
             }
             copy.stamps = places.iter().map(|&place| parameters[place].slice().stamp()).collect();

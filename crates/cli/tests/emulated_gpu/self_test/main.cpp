@@ -72,6 +72,7 @@ int main(int count, char** arguments) {
         {"outside_array", "outside its array"},
         {"no_memory", "which is no memory"},
         {"deep", "stack do not suffice"},
+        {"kept", "ends with a context that it has not released"},
     };
     for (const auto& one : cases) {
         std::string text =
@@ -84,6 +85,8 @@ int main(int count, char** arguments) {
     std::size_t free = 0, total = 0;
     must(call(driver, "cuMemGetInfo_v2", &free, &total), "cuMemGetInfo");
     expect(free == total, "all memory was given back");
+    must(call(driver, "cuDevicePrimaryCtxRelease_v2", device), "cuDevicePrimaryCtxRelease");
+    expect(call(driver, "cuDevicePrimaryCtxRelease_v2", device) == 201, "what is not retained is not released");
     if (failures == 0) std::printf("the emulated GPU passes its tests\n");
     return failures == 0 ? 0 : 1;
 }
