@@ -1,7 +1,6 @@
 //! Ctrl-C: the first asks the work to stop where it can be resumed, the second stops at once.
 
 use std::path::Path;
-use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -27,12 +26,19 @@ pub fn watch(saves: Arc<AtomicBool>, bars: MultiProgress) -> anyhow::Result<Arc<
             return;
         }
         if !saves.load(Ordering::SeqCst) || since_first >= ONE_SIGNAL {
-            process::exit(INTERRUPTED.into());
+            end_at_once();
         }
         bars.suspend(|| say("mendel: stopping after this step, to save the state; Ctrl-C again stops at once"));
     })
     .context("cannot watch for Ctrl-C")?;
     Ok(interrupted)
+}
+
+/// Not as `process::exit` does, which lets libraries take apart what other threads of theirs are still using, such as the
+/// GPU's compiler.
+fn end_at_once() -> ! {
+    // SAFETY: ends the process and touches no memory.
+    unsafe { libc::_exit(INTERRUPTED.into()) }
 }
 
 /// The command line that goes on from the newest checkpoint: `line` with its own `--resume` (and what it

@@ -4,6 +4,7 @@ mod common;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::SystemTime;
 
 use serde_json::Value;
@@ -93,6 +94,20 @@ fn every_command_releases_the_gpu_before_it_ends() {
     let texts = gpu.place.file("texts.txt", "a text\nanother");
     let (model, vectors) = (gpu.place.argument("bf16/models/standard-seed42"), gpu.place.argument("vectors.npy"));
     released(&["embed", &texts, "--model", &model, "--output", &vectors, "--device", "cuda"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_ends_a_command_at_once_whatever_the_gpus_libraries_are_doing() {
+    let Some(gpu) = Gpu::new() else { return };
+    let line = ["bench", "--shape", "demo-tiny", "--steps", "100000", "--device", "cuda"];
+    let mut program = gpu.program(&line);
+    let child = program.env("EMULATED_GPU_CHECK", "1").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let kernels = gpu.place.path("cache/mendel/kernels");
+    wait_until("the first kernels", || fs::read_dir(&kernels).is_ok_and(|files| files.count() > 0));
+    common::interrupt(&child);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
 }
 
 #[test]

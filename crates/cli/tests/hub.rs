@@ -4,7 +4,7 @@ mod common;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 
 use common::hub_server::{Fault, HubServer};
 use common::ms_marco::{rows, write_parquet};
@@ -307,8 +307,7 @@ fn an_interrupt_while_fetching_ends_at_once() {
     command.args(["train", "--model", "demo-tiny", "--output-dir", &hub.place.argument("out")]);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     common::wait_until("the first attempt", || !hub.server.downloads(TRAIN).is_empty());
-    let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
-    assert!(killed.success());
+    common::interrupt(&child);
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert!(!hub.place.path("out").exists());
 }

@@ -195,8 +195,7 @@ fn after_ctrl_c_the_command_that_is_told_goes_on_to_the_same_bits() {
         let child = begin(&words(&runs.line("train", out, &GENETIC)));
         let history = runs.place.path(out).join("history/genetic-seed42.jsonl");
         wait_until("a logged step", || fs::read_to_string(&history).is_ok_and(|rows| rows.lines().count() >= 3));
-        let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
-        assert!(sent.success());
+        common::interrupt(&child);
         let output = child.wait_with_output().unwrap();
         if output.status.code() == Some(0) {
             fs::remove_dir_all(runs.place.path(out)).unwrap();
@@ -227,7 +226,7 @@ fn ctrl_c_while_a_model_is_evaluated_that_has_nothing_to_save_ends_at_once() {
     let output = runs.place.argument("vectors.npy");
     let child = begin(&["embed", &texts, "--model", &model, "--output", &output]);
     std::thread::sleep(Duration::from_millis(300));
-    Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    common::interrupt(&child);
     assert_eq!(child.wait_with_output().unwrap().status.code(), Some(130));
     assert!(!runs.place.path("vectors.npy").exists());
 }

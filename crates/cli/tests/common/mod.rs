@@ -221,6 +221,13 @@ pub fn kill(child: &mut Child) {
     child.wait().unwrap();
 }
 
+/// Presses Ctrl-C.
+#[cfg(unix)]
+#[track_caller]
+pub fn interrupt(child: &Child) {
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+}
+
 /// A run of the program in the background, its stdout and stderr kept.
 pub fn begin(arguments: &[&str]) -> Child {
     program().args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
