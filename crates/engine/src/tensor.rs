@@ -310,19 +310,13 @@ impl<T: Element> Array<T> {
 
     /// What the array is in a GPU's memory.
     pub(crate) fn slice(&self) -> &Slice {
-        match &self.storage {
-            Storage::Cuda(slice, _) => slice,
-            Storage::Host(_) => panic!("an array on {:?} is not in a GPU's memory", self.device),
-        }
+        self.shared_slice()
     }
 
-    /// The same, held as a clone of the array holds it.
-    ///
-    /// # Panics
-    /// As [`Array::slice`].
-    pub(crate) fn shared_slice(&self) -> Arc<Slice> {
+    /// The same, to be held as a clone of the array holds it: whoever writes to the array meanwhile gets a copy.
+    pub(crate) fn shared_slice(&self) -> &Arc<Slice> {
         match &self.storage {
-            Storage::Cuda(slice, _) => slice.clone(),
+            Storage::Cuda(slice, _) => slice,
             Storage::Host(_) => panic!("an array on {:?} is not in a GPU's memory", self.device),
         }
     }

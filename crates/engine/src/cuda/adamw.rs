@@ -107,7 +107,7 @@ fn update_aside(
         Ok(())
     };
     let numbers = entries.iter().map(|entry| &entry.gradient).chain([update.norm, update.loss]);
-    let reads = numbers.map(Tensor::shared_slice).chain([table.shared_slice()]).collect();
+    let reads = numbers.map(Tensor::shared_slice).chain([table.shared_slice()]).cloned().collect();
     let writes: Vec<&Arc<Block>> = entries.iter().flat_map(|entry| &entry.written).collect();
     context.keep(context.aside().run(context.stream(), reads, &writes, work));
 }

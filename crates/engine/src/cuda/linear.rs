@@ -210,10 +210,10 @@ fn of_parameters<'a>(
         totals.run(context, stream);
         Ok(())
     };
-    let reads = std::iter::once(input).chain(parts.iter().copied()).chain(&sums).map(Tensor::shared_slice).collect();
+    let reads = std::iter::once(input).chain(parts.iter().copied()).chain(&sums).map(Tensor::shared_slice);
     let writes: Vec<&Arc<Block>> =
         std::iter::once(of_weights[0]).chain(of_biases().map(|(_, bias)| bias)).map(Slice::block).collect();
-    context.keep(context.aside().run(context.stream(), reads, &writes, work));
+    context.keep(context.aside().run(context.stream(), reads.cloned().collect(), &writes, work));
 }
 
 /// The same where the gradients of the weights do not lie together, or not all are wanted.

@@ -28,7 +28,7 @@ impl Clone for PartialSums {
 /// Keeps with an array the sums of its rows as they are now.
 pub fn keep(x: &Tensor, sums: Tensor) {
     let slice = x.slice();
-    let known = Known { stamp: slice.stamp(), shape: sums.shape().to_vec(), sums: sums.shared_slice() };
+    let known = Known { stamp: slice.stamp(), shape: sums.shape().to_vec(), sums: sums.shared_slice().clone() };
     *slice.partial_sums().0.lock().unwrap_or_else(PoisonError::into_inner) = Some(known);
 }
 

@@ -75,7 +75,7 @@ pub fn totals_aside(context: &Context, partial: Vec<Tensor>, outs: &[&Slice]) {
         totals.run(context, stream);
         Ok(())
     };
-    let reads = partial.iter().map(Tensor::shared_slice).collect();
+    let reads = partial.iter().map(Tensor::shared_slice).cloned().collect();
     context.keep(context.aside().run(context.stream(), reads, &writes, work));
 }
 
