@@ -203,8 +203,8 @@ fn a_run_that_was_killed_and_resumed_ends_in_the_bits_of_one_that_was_not() {
 fn too_little_memory_is_an_error_of_one_line_that_says_what_lowers_it() {
     let Some(gpu) = Gpu::new() else { return };
     let line = run(&gpu, "train", "out", &["--max-steps", "2", "--quiet"]);
-    // Too little for the workspace of products, and at several places in the first steps and evaluations.
-    for megabytes in [20, 34, 38, 42] {
+    // Too little for the two workspaces of products, and at several places in the first steps and evaluations.
+    for megabytes in [20, 50, 66, 68, 70, 72] {
         let mut program = gpu.program(&words(&line));
         program.env("EMULATED_GPU_MEMORY", format!("{}", megabytes << 20)).env("EMULATED_GPU_CHECK", "1");
         let output = program.output().unwrap();
@@ -212,6 +212,7 @@ fn too_little_memory_is_an_error_of_one_line_that_says_what_lowers_it() {
         let parts = ["out of GPU memory: ", " bytes were asked for, ", " are in use here, ", &numbers];
         let settings = ["--max-seq-len", "--precision bf16"];
         assert_failed(&output, 1, &words(&line), &[parts.as_slice(), &settings].concat());
+        assert_eq!(stderr(&output).contains(", 0 are in use here"), megabytes < 64, "{}", stderr(&output));
     }
 }
 

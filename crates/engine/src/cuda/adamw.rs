@@ -106,8 +106,8 @@ fn update_aside(
         context.launch_in(stream, Kernels, "adamw", Grid::line(parts, THREADS), arguments);
         Ok(())
     };
-    let numbers = entries.iter().map(|entry| &entry.gradient).chain([update.norm, update.loss]);
-    let reads = numbers.map(Tensor::shared_slice).chain([table.shared_slice()]).cloned().collect();
+    let read = entries.iter().map(|entry| &entry.gradient).chain([update.norm, update.loss]);
+    let reads = read.map(Tensor::shared_slice).chain([table.shared_slice()]).cloned().collect();
     let writes: Vec<&Arc<Block>> = entries.iter().flat_map(|entry| &entry.written).collect();
     context.keep(context.aside().run(context.stream(), reads, &writes, work));
 }

@@ -62,8 +62,8 @@ use slice::Kind;
 pub use context::GpuInfo;
 pub use error::{CudaError, CudaResult};
 
-/// A GPU, until the last tensor on it is gone: tensors hold it. So what it keeps itself are slices, which hold its
-/// memory alone.
+/// A GPU, until the last tensor on it is gone: tensors hold it. So what it keeps itself are slices, which hold the
+/// context and not the device.
 pub struct Cuda {
     context: Arc<Context>,
     /// Weights as products read them.
@@ -77,7 +77,7 @@ impl Cuda {
 }
 
 impl Drop for Cuda {
-    /// What still runs aside holds memory, which holds the context.
+    /// Jobs aside hold slices, slices the context, and the context the jobs: to wait for them opens that circle.
     fn drop(&mut self) {
         self.context.enter();
         self.context.keep(self.context.aside().wait_for_all(self.context.stream()));
